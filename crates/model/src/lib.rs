@@ -1,0 +1,1 @@
+//! Nouns and units shared by every room.
