@@ -1,1 +1,41 @@
-//! Nouns and units shared by every room.
+//! Nouns and units shared by every room of GPU Autoscaler and Chronos.
+//!
+//! In: nothing. Out: the types in which the stages of the data path speak to each other:
+//! telemetry -> analysis -> planner -> reconciler -> ledger.
+//!
+//! # Invariants
+//! - Every quantity carries its unit in its type; a raw number ends at the parser that read it.
+//! - Money is an integer. Unknown is `None`, never zero and never NaN.
+//! - Nothing here performs IO, reads a clock or decides: there is no threshold in this crate.
+//! - Nothing here knows the wire format of Kubernetes, Prometheus or a cloud.
+
+mod charge;
+mod cluster;
+mod delta;
+mod effect;
+mod finding;
+mod gpu;
+mod id;
+mod money;
+mod price;
+mod price_table;
+mod quantity;
+mod request;
+mod sample;
+mod time;
+mod view;
+
+pub use charge::*;
+pub use cluster::*;
+pub use delta::*;
+pub use effect::*;
+pub use finding::*;
+pub use gpu::*;
+pub use id::*;
+pub use money::*;
+pub use price::*;
+pub use quantity::*;
+pub use request::*;
+pub use sample::*;
+pub use time::*;
+pub use view::*;

@@ -1,0 +1,355 @@
+//! What the cluster holds, as far as a decision can depend on it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Bytes, CapacityType, GpuCount, GpuModel, GpuResource, InstanceType, MilliCpu, NodeName,
+    ObjectKey, ResourceVersion, Timestamp, Uid,
+};
+
+/// Labels or annotations, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
+
+impl Labels {
+    /// From pairs in any order; of equal keys the last one counts.
+    pub fn new(pairs: impl IntoIterator<Item = (Arc<str>, Arc<str>)>) -> Self {
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.reverse();
+        pairs.dedup_by(|a, b| a.0 == b.0);
+        pairs.reverse();
+        Self(pairs.into())
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// All pairs, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_ref(), v.as_ref()))
+    }
+}
+
+/// What a node offers or a pod requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Processor.
+    pub cpu: MilliCpu,
+    /// Host memory.
+    pub memory: Bytes,
+    /// NVIDIA's GPU resources, sorted, each at most once, none of count zero.
+    pub gpus: Vec<GpuCount>,
+    /// Every other extended resource by name, sorted.
+    pub extended: Vec<(Arc<str>, u64)>,
+}
+
+impl Resources {
+    /// How many of `resource`.
+    pub fn gpu_count(&self, resource: &GpuResource) -> u32 {
+        self.gpus.iter().find(|g| g.resource == *resource).map_or(0, |g| g.count)
+    }
+
+    /// Whether any GPU resource is named.
+    pub fn has_gpu(&self) -> bool {
+        !self.gpus.is_empty()
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its uid: a node that comes back under its old name is another node.
+    pub uid: Uid,
+    /// Since when it exists.
+    pub created: Timestamp,
+    /// All its labels.
+    pub labels: Labels,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// `spec.unschedulable`: cordoned.
+    pub unschedulable: bool,
+    /// What pods may have of it.
+    pub allocatable: Resources,
+    /// The most pods that its kubelet runs; `None` when it does not say.
+    pub pods_max: Option<u32>,
+    /// Instance type, from the well-known label.
+    pub instance_type: Option<InstanceType>,
+    /// Region, from the well-known label.
+    pub region: Option<Arc<str>>,
+    /// Zone, from the well-known label.
+    pub zone: Option<Arc<str>>,
+    /// Spot, on-demand or reserved, from whichever autoscaler's or cloud's label names it.
+    pub capacity_type: Option<CapacityType>,
+    /// GPU model, from feature discovery.
+    pub gpu_model: Option<GpuModel>,
+    /// Physical GPUs; `None` when neither a label nor the whole-GPU resource tells.
+    pub gpus: Option<u32>,
+    /// How its GPUs are shared, from feature discovery; `None` when exclusive or not said.
+    pub sharing: Option<NodeSharing>,
+}
+
+/// A node-wide sharing configuration of the device plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeSharing {
+    /// By which means.
+    pub strategy: SharingStrategy,
+    /// Equal replicas of each GPU.
+    pub replicas: u32,
+}
+
+/// How several pods use one GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SharingStrategy {
+    /// Hardware partitions.
+    #[serde(rename = "mig")]
+    Mig,
+    /// One MPS server, a client process each.
+    #[serde(rename = "mps")]
+    Mps,
+    /// The driver's time slices.
+    #[serde(rename = "timeslicing")]
+    TimeSlicing,
+    /// Not at all.
+    #[serde(rename = "exclusive")]
+    Exclusive,
+}
+
+/// A taint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: Arc<str>,
+    /// Its value; empty when it has none.
+    pub value: Arc<str>,
+    /// What it does to pods without a toleration.
+    pub effect: TaintEffect,
+}
+
+/// What a taint does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaintEffect {
+    /// Keeps new pods away.
+    NoSchedule,
+    /// Keeps new pods away where another node will do.
+    PreferNoSchedule,
+    /// Keeps new pods away and evicts running ones.
+    NoExecute,
+}
+
+/// A pod, as far as a decision can depend on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// The version that this is a copy of.
+    pub resource_version: ResourceVersion,
+    /// Since when it exists.
+    pub created: Timestamp,
+    /// When the kubelet accepted it.
+    pub started: Option<Timestamp>,
+    /// The node that it is bound to.
+    pub node: Option<NodeName>,
+    /// Where it is in its life.
+    pub phase: PodPhase,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// What it requests: the larger of its init containers' and the sum of its containers'.
+    pub requests: Resources,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations of the prefix `gpu-autoscaler.io/`; no other is kept.
+    pub annotations: Labels,
+    /// The controller that owns it.
+    pub owner: Option<Owner>,
+    /// Its priority.
+    pub priority: i32,
+    /// Names of its scheduling gates.
+    pub gates: Vec<Arc<str>>,
+    /// Why the scheduler could not place it, in the scheduler's words.
+    pub unschedulable: Option<Arc<str>>,
+}
+
+impl Pod {
+    /// Whether it still holds, or waits for, resources.
+    pub fn is_active(&self) -> bool {
+        !matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
+    }
+}
+
+/// Where a pod is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PodPhase {
+    /// Not all containers were started yet.
+    Pending,
+    /// Bound, and at least one container runs or restarts.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// All containers ended, one of them badly.
+    Failed,
+    /// The node cannot be asked.
+    Unknown,
+}
+
+impl fmt::Display for PodPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The controller that owns an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its kind, such as `ReplicaSet`.
+    pub kind: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its uid.
+    pub uid: Uid,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisruptionBudget {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// How many of its pods may be evicted now; `None` until its controller says.
+    pub disruptions_allowed: Option<u32>,
+}
+
+/// One of our own Events, as far as it tells what was announced already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncedEvent {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+}
+
+/// One of the custom resources that steer us, as far as its status is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyObject {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its kind.
+    pub kind: PolicyKind,
+    /// Its name.
+    pub key: ObjectKey,
+    /// The version that this is a copy of.
+    pub resource_version: ResourceVersion,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `spec.enabled`: the consent to act.
+    pub enabled: bool,
+    /// `spec.dryRun`: report only.
+    pub dry_run: bool,
+    /// Why it makes no sense although the server took it; empty when it does.
+    pub faults: Vec<Arc<str>>,
+    /// The conditions of its status.
+    pub conditions: Vec<Condition>,
+}
+
+/// Kinds of custom resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PolicyKind {
+    /// `AutoscalingPolicy`.
+    AutoscalingPolicy,
+    /// `GPUSharingPolicy`.
+    #[serde(rename = "GPUSharingPolicy")]
+    GpuSharingPolicy,
+    /// `GPUNodeConfig`.
+    #[serde(rename = "GPUNodeConfig")]
+    GpuNodeConfig,
+    /// `CostBudget`.
+    CostBudget,
+    /// `CostAttribution`.
+    CostAttribution,
+}
+
+impl PolicyKind {
+    /// As Kubernetes spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AutoscalingPolicy => "AutoscalingPolicy",
+            Self::GpuSharingPolicy => "GPUSharingPolicy",
+            Self::GpuNodeConfig => "GPUNodeConfig",
+            Self::CostBudget => "CostBudget",
+            Self::CostAttribution => "CostAttribution",
+        }
+    }
+}
+
+/// A condition of a status, in the form that Kubernetes gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    /// `Some(true)`, `Some(false)`, or `None` for `Unknown`.
+    pub holds: Option<bool>,
+    /// One word for programs.
+    pub reason: Arc<str>,
+    /// One sentence for people.
+    pub message: Arc<str>,
+    /// The generation of the object that it speaks of.
+    pub observed_generation: i64,
+}
+
+/// The conditions that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConditionKind {
+    /// The object makes sense and is in force.
+    Ready,
+    /// Every GPU that is expected is measured.
+    TelemetryComplete,
+    /// Waste was found.
+    WasteFound,
+}
+
+impl ConditionKind {
+    /// As it stands in the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::TelemetryComplete => "TelemetryComplete",
+            Self::WasteFound => "WasteFound",
+        }
+    }
+
+    /// From its text; `None` for a condition of somebody else's.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Ready, Self::TelemetryComplete, Self::WasteFound]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_label_keys_the_last_counts() {
+        let pair = |k: &str, v: &str| (Arc::from(k), Arc::from(v));
+        let labels = Labels::new([pair("b", "1"), pair("a", "1"), pair("b", "2")]);
+        assert_eq!(labels.get("b"), Some("2"));
+        assert_eq!(labels.get("c"), None);
+        assert_eq!(labels.iter().count(), 2);
+    }
+}

@@ -1,0 +1,51 @@
+//! What changed since the last tick.
+
+use crate::{
+    AnnouncedEvent, DisruptionBudget, GpuSample, Node, NodeName, Pod, PolicyObject, Receipt,
+    Scrape, Uid,
+};
+
+/// What an edge saw since the last tick, in the order in which it saw it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// Nodes, by name: a node that is deleted and created anew within one tick is an upsert with
+    /// another uid.
+    pub nodes: Vec<Change<Node, NodeName>>,
+    /// Pods, by uid.
+    pub pods: Vec<Change<Pod, Uid>>,
+    /// Disruption budgets, by uid.
+    pub budgets: Vec<Change<DisruptionBudget, Uid>>,
+    /// Our own resources, by uid.
+    pub policies: Vec<Change<PolicyObject, Uid>>,
+    /// Our own Events, by uid.
+    pub events: Vec<Change<AnnouncedEvent, Uid>>,
+    /// Measurements.
+    pub samples: Vec<GpuSample>,
+    /// How reading them went.
+    pub scrapes: Vec<Scrape>,
+    /// What became of earlier effects.
+    pub receipts: Vec<Receipt>,
+}
+
+impl Delta {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+            && self.pods.is_empty()
+            && self.budgets.is_empty()
+            && self.policies.is_empty()
+            && self.events.is_empty()
+            && self.samples.is_empty()
+            && self.scrapes.is_empty()
+            && self.receipts.is_empty()
+    }
+}
+
+/// One object that came, changed, or went.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<T, K> {
+    /// It exists and looks like this.
+    Upsert(T),
+    /// It is gone.
+    Delete(K),
+}
