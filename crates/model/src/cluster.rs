@@ -239,6 +239,8 @@ pub struct AnnouncedEvent {
     pub uid: Uid,
     /// Its namespace and name.
     pub key: ObjectKey,
+    /// The time that it gives for the fact; `None` when somebody took it out.
+    pub at: Option<Timestamp>,
 }
 
 /// One of the custom resources that steer us, as far as its status is concerned.

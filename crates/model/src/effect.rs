@@ -26,8 +26,8 @@ pub struct Effect {
 pub enum Action {
     /// Create an Event. The name decides: an Event of this name that exists already is this one.
     Announce(Announcement),
-    /// Set one condition in the status of one of our resources.
-    SetCondition {
+    /// Set conditions in the status of one of our resources; those of other kinds stay.
+    SetConditions {
         /// Which kind of resource.
         kind: PolicyKind,
         /// Its name.
@@ -36,8 +36,8 @@ pub enum Action {
         uid: Uid,
         /// Write only while the object has this version.
         if_version: ResourceVersion,
-        /// What it shall say.
-        condition: Condition,
+        /// What they shall say, each kind at most once.
+        conditions: Vec<Condition>,
     },
 }
 

@@ -30,9 +30,11 @@ pub struct Finding {
     pub usage: PodUsage,
     /// How bad it is.
     pub score: WasteScore,
-    /// The share of the devices that neither compute nor memory needs.
-    pub reclaimable: Ratio,
-    /// Since when it stands.
+    /// The share of the devices that neither compute nor memory needs at their 95th percentile;
+    /// `None` where memory is not measured.
+    pub reclaimable: Option<Ratio>,
+    /// When waste of this kind was first announced for this pod; when it was found, where it was
+    /// not announced yet.
     pub since: Timestamp,
     /// What the reclaimable share costs per hour; `None` when the node has no known price.
     pub saving: Option<Rate>,
@@ -75,6 +77,8 @@ pub struct PodUsage {
     pub activity_mean: Ratio,
     /// 95th percentile of the same.
     pub activity_p95: Ratio,
+    /// Highest of the same.
+    pub activity_max: Ratio,
     /// The counter that says so; the weakest one where devices differ.
     pub activity_source: ActivitySource,
     /// Mean share of framebuffer in use; `None` where it is not measured.

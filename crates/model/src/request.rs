@@ -38,4 +38,6 @@ pub enum LeftAlone {
     ForeignScheduler,
     /// No policy consents to change pods.
     NoPolicy,
+    /// A policy consents, but none names a sharing strategy for it.
+    NoStrategy,
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Device, Finding, GpuModel, NodeName, ObjectKey, PodUsage, Rate, Timestamp, Uid, UnknownGpus,
+    Activity, Device, Finding, GpuModel, NodeName, ObjectKey, PodUsage, Rate, Ratio, Timestamp,
+    Uid, UnknownGpus,
 };
 
 /// The immutable product of a tick. Cloning copies pointers.
@@ -13,6 +14,8 @@ pub struct View {
     pub generation: u64,
     /// The time of the last tick in which findings were judged; `None` before the first.
     pub judged: Option<Timestamp>,
+    /// GPUs and GPU instances that are measured, by node.
+    pub devices: Arc<[DeviceView]>,
     /// GPU pods that are active, by namespace and name.
     pub pods: Arc<[PodView]>,
     /// What stands, worst first.
@@ -23,6 +26,29 @@ pub struct View {
     pub totals: Totals,
     /// Whether some policy consents to act.
     pub acting: bool,
+}
+
+/// A GPU or GPU instance as it was last measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceView {
+    /// Its node.
+    pub node: NodeName,
+    /// Which.
+    pub device: Device,
+    /// Its model, where known.
+    pub model: Option<GpuModel>,
+    /// The pods that hold it.
+    pub holders: Vec<ObjectKey>,
+    /// Compute.
+    pub activity: Option<Activity>,
+    /// Framebuffer in use.
+    pub fb: Option<Ratio>,
+    /// Power of the whole device, in watts.
+    pub watts: Option<f64>,
+    /// Temperature of the whole device, in degrees Celsius.
+    pub celsius: Option<i16>,
+    /// When that was.
+    pub at: Timestamp,
 }
 
 /// An active GPU pod.
@@ -42,17 +68,6 @@ pub struct PodView {
     pub model: Option<GpuModel>,
     /// What it makes of them; `None` where that is not known.
     pub usage: Option<PodUsage>,
-    /// Last power draw and temperature of its devices, as display needs them.
-    pub sensors: Sensors,
-}
-
-/// Last readings of a pod's devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sensors {
-    /// Power, in watts, summed over distinct devices.
-    pub watts: Option<f64>,
-    /// Highest temperature, in degrees Celsius.
-    pub celsius: Option<i16>,
 }
 
 /// Sums over the cluster.

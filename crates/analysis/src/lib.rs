@@ -1,0 +1,58 @@
+//! Windows of samples turned into findings of waste.
+//!
+//! In: the samples of one pod's devices. Out: what the pod made of them ([`usage`]) or why that is
+//! not known, and whether it is waste ([`judge`]).
+//!
+//! # Invariants
+//! - Unknown is neither idle nor busy: what was not observed long enough accuses nobody.
+//! - Gaps do not count as observed time, and no value is carried across them.
+//! - The same samples in any order of arrival give the same result.
+//! - No prices and no actions: a finding says what is wasted, not what is done about it.
+
+mod verdict;
+mod window;
+
+pub use verdict::{Judgement, judge, reclaimable, waste_score};
+pub use window::{Reading, Window, usage};
+
+use std::time::Duration;
+
+use gpu_autoscaler_model::Ratio;
+
+/// What counts as waste. The published values: [`Thresholds::published`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// How far back is looked.
+    pub window: Duration,
+    /// How much of the window must have been observed. Published: more than 5 minutes.
+    pub observed_min: Duration,
+    /// The longest time between two samples that counts as observed, and the oldest last sample
+    /// that is believed. Three scrapes at the exporter's default interval of 30 s.
+    pub gap_max: Duration,
+    /// Pods that started more recently are left alone.
+    pub pod_age_min: Duration,
+    /// Mean activity from which on a pod is busy.
+    pub busy_from: Ratio,
+    /// Highest activity up to which a pod is idle.
+    pub idle_up_to: Ratio,
+    /// Waste score above which it is announced.
+    pub score_above: f64,
+}
+
+impl Thresholds {
+    /// Window 10 min, observed 5 min, busy from 50 %, score above 50.
+    ///
+    /// `idle_up_to` is 1 %: a driver's housekeeping and a metrics agent's own kernels show as
+    /// fractions of a percent.
+    pub fn published() -> Self {
+        Self {
+            window: Duration::from_secs(600),
+            observed_min: Duration::from_secs(300),
+            gap_max: Duration::from_secs(90),
+            pod_age_min: Duration::from_secs(300),
+            busy_from: Ratio::new(0.5).expect("a half is a ratio"),
+            idle_up_to: Ratio::new(0.01).expect("a hundredth is a ratio"),
+            score_above: 50.0,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What was observed of one device, and what a pod made of all of its devices.
+
+use std::collections::VecDeque;
+
+use gpu_autoscaler_model::{
+    Activity, ActivitySource, Bytes, PodUsage, Ratio, Timestamp, UnknownReason,
+};
+
+use crate::Thresholds;
+
+/// One reading of one device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// When.
+    pub at: Timestamp,
+    /// Compute.
+    pub activity: Activity,
+    /// Framebuffer in use.
+    pub fb_used: Option<Bytes>,
+    /// Framebuffer in all.
+    pub fb_total: Option<Bytes>,
+}
+
+/// The readings of one device of one pod, oldest first, not older than the window.
+///
+/// A reading takes 24 bytes: ten minutes at one in ten seconds take 1.5 KiB a device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window {
+    points: VecDeque<Point>,
+    fb_total: Option<Bytes>,
+}
+
+/// Shares in millionths, which is finer than any counter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Point {
+    at: Timestamp,
+    activity_ppm: u32,
+    /// In KiB, so that 4 TiB fit; [`u32::MAX`] is unknown.
+    fb_used_kib: u32,
+    source: ActivitySource,
+}
+
+impl Window {
+    /// Takes a reading in and forgets what is older than the window. A second reading of the same
+    /// instant is the same reading delivered again.
+    pub fn push(&mut self, reading: Reading, limits: &Thresholds) {
+        let point = Point {
+            at: reading.at,
+            activity_ppm: reading.activity.ratio.as_ppm(),
+            fb_used_kib: reading
+                .fb_used
+                .and_then(|used| u32::try_from(used.as_u64() >> 10).ok())
+                .unwrap_or(u32::MAX),
+            source: reading.activity.source,
+        };
+        // Most readings come in order; one that was late goes where it belongs.
+        let place = self.points.iter().rposition(|p| p.at <= point.at).map_or(0, |at| at + 1);
+        if place > 0 && self.points[place - 1].at == point.at {
+            return;
+        }
+        self.points.insert(place, point);
+        if reading.fb_total.is_some() {
+            self.fb_total = reading.fb_total;
+        }
+        if let Some(last) = self.points.back() {
+            self.forget_before(last.at.before(limits.window));
+        }
+    }
+
+    /// Forgets readings before `start`.
+    pub fn forget_before(&mut self, start: Timestamp) {
+        while self.points.front().is_some_and(|p| p.at < start) {
+            self.points.pop_front();
+        }
+    }
+
+    /// When the last reading was.
+    pub fn last(&self) -> Option<Timestamp> {
+        self.points.back().map(|p| p.at)
+    }
+
+    /// Milliseconds observed up to the last reading: time between readings, unless it is a gap.
+    fn observed_millis(&self, limits: &Thresholds) -> u64 {
+        let mut observed = 0;
+        for (a, b) in self.points.iter().zip(self.points.iter().skip(1)) {
+            let span = b.at.since(a.at);
+            if span <= limits.gap_max {
+                // Spans are below `gap_max`, so their sum is below the window.
+                observed += u64::try_from(span.as_millis()).unwrap_or(0);
+            }
+        }
+        observed
+    }
+}
+
+/// What a pod made of its devices up to `now`.
+///
+/// Means are over the readings of each device, then over devices; percentiles are over all
+/// readings (nearest rank).
+///
+/// # Errors
+/// Why it is not known: a device has no reading ([`UnknownReason::NeverMeasured`]), its last one is
+/// too old ([`UnknownReason::Stale`]), or it was not observed for long enough
+/// ([`UnknownReason::TooShort`]). One unknown device makes the pod unknown.
+pub fn usage<'w>(
+    windows: impl IntoIterator<Item = &'w Window>,
+    now: Timestamp,
+    limits: &Thresholds,
+) -> Result<PodUsage, UnknownReason> {
+    let mut pool = Pool::default();
+    for window in windows {
+        pool.add(window, now, limits)?;
+    }
+    pool.finish(limits)
+}
+
+#[derive(Default)]
+struct Pool {
+    devices: u64,
+    observed_millis: Option<u64>,
+    activities: Vec<u32>,
+    activity_means_ppm: u64,
+    sources: Option<ActivitySource>,
+    fb_ppm: Vec<u32>,
+    fb_means_ppm: u64,
+    fb_devices: u64,
+    fb_max: Option<Bytes>,
+}
+
+impl Pool {
+    fn add(
+        &mut self,
+        window: &Window,
+        now: Timestamp,
+        limits: &Thresholds,
+    ) -> Result<(), UnknownReason> {
+        let start = now.before(limits.window);
+        let last = window.last().ok_or(UnknownReason::NeverMeasured)?;
+        if now.since(last) > limits.gap_max {
+            return Err(UnknownReason::Stale { last });
+        }
+        let points = || window.points.iter().filter(move |p| p.at >= start);
+        let observed = window.observed_millis(limits);
+        self.observed_millis = Some(self.observed_millis.map_or(observed, |o| o.min(observed)));
+        self.devices += 1;
+        self.activity_means_ppm += mean(points().map(|p| p.activity_ppm));
+        self.activities.extend(points().map(|p| p.activity_ppm));
+        // The enum's order is from the best counter to the weakest.
+        self.sources = self.sources.max(points().map(|p| p.source).max());
+        self.add_memory(window, points().map(|p| p.fb_used_kib));
+        Ok(())
+    }
+
+    fn add_memory(&mut self, window: &Window, used_kib: impl Iterator<Item = u32>) {
+        let Some(total) = window.fb_total.map(Bytes::as_u64).filter(|total| *total > 0) else {
+            return;
+        };
+        let mut shares = Vec::new();
+        for kib in used_kib.filter(|kib| *kib != u32::MAX) {
+            let used = Bytes::new(u64::from(kib) << 10);
+            self.fb_max = self.fb_max.max(Some(used));
+            // An exporter's total can be short of what is used by what the driver reserves.
+            let ppm = (u128::from(used.as_u64()) * 1_000_000 / u128::from(total)).min(1_000_000);
+            shares.push(u32::try_from(ppm).unwrap_or(1_000_000));
+        }
+        if !shares.is_empty() {
+            self.fb_devices += 1;
+            self.fb_means_ppm += mean(shares.iter().copied());
+            self.fb_ppm.append(&mut shares);
+        }
+    }
+
+    fn finish(mut self, limits: &Thresholds) -> Result<PodUsage, UnknownReason> {
+        let observed_millis = self.observed_millis.ok_or(UnknownReason::NeverMeasured)?;
+        let source = self.sources.ok_or(UnknownReason::NeverMeasured)?;
+        let observed_secs = observed_millis / 1000;
+        let needed_secs = limits.observed_min.as_secs();
+        if observed_secs < needed_secs {
+            return Err(UnknownReason::TooShort { observed_secs, needed_secs });
+        }
+        let all_memory = self.fb_devices == self.devices;
+        self.activities.sort_unstable();
+        self.fb_ppm.sort_unstable();
+        Ok(PodUsage {
+            observed_secs,
+            samples: u32::try_from(self.activities.len()).unwrap_or(u32::MAX),
+            activity_mean: ratio(self.activity_means_ppm / self.devices),
+            activity_p95: ratio(p95(&self.activities)),
+            activity_max: ratio(self.activities.last().copied().unwrap_or(0).into()),
+            activity_source: source,
+            fb_mean: all_memory.then(|| ratio(self.fb_means_ppm / self.devices)),
+            fb_p95: all_memory.then(|| ratio(p95(&self.fb_ppm))),
+            fb_max: self.fb_max,
+        })
+    }
+}
+
+/// Zero for nothing: callers ask only for windows that hold something.
+fn mean(values: impl Iterator<Item = u32>) -> u64 {
+    let (sum, count) = values.fold((0u64, 0u64), |(sum, count), v| (sum + u64::from(v), count + 1));
+    (sum + count / 2).checked_div(count).unwrap_or(0)
+}
+
+/// The smallest value that 95 % of `sorted` do not exceed.
+fn p95(sorted: &[u32]) -> u64 {
+    let rank = (sorted.len() * 95).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0).into()
+}
+
+fn ratio(ppm: u64) -> Ratio {
+    Ratio::new(ppm as f64 / 1e6).expect("means and percentiles of shares are shares")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reading(secs: u64, activity: f64) -> Reading {
+        Reading {
+            at: Timestamp::EPOCH.after(Duration::from_secs(secs)),
+            activity: Activity {
+                ratio: Ratio::new(activity).expect("a share"),
+                source: ActivitySource::SmActive,
+            },
+            fb_used: Bytes::from_mib(1000),
+            fb_total: Bytes::from_mib(4000),
+        }
+    }
+
+    fn window(readings: impl IntoIterator<Item = Reading>) -> Window {
+        let mut window = Window::default();
+        for reading in readings {
+            window.push(reading, &Thresholds::published());
+        }
+        window
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::EPOCH.after(Duration::from_secs(secs))
+    }
+
+    fn judge(windows: &[Window], secs: u64) -> Result<PodUsage, UnknownReason> {
+        usage(windows, at(secs), &Thresholds::published())
+    }
+
+    #[test]
+    fn steady_use_is_its_own_mean() {
+        let usage = judge(&[window((0..=60).map(|i| reading(i * 10, 0.3)))], 600).expect("known");
+        assert_eq!(usage.observed_secs, 600);
+        assert_eq!(usage.activity_mean, Ratio::new(0.3).expect("a share"));
+        assert_eq!(usage.fb_mean, Ratio::new(0.25));
+        assert_eq!(usage.fb_max, Bytes::from_mib(1000));
+    }
+
+    #[test]
+    fn no_reading_is_unknown() {
+        assert_eq!(judge(&[], 0), Err(UnknownReason::NeverMeasured));
+        assert_eq!(judge(&[Window::default()], 0), Err(UnknownReason::NeverMeasured));
+    }
+
+    #[test]
+    fn a_silent_exporter_makes_it_unknown_again() {
+        let windows = [window((0..=60).map(|i| reading(i * 10, 0.0)))];
+        assert!(judge(&windows, 690).is_ok());
+        assert_eq!(judge(&windows, 691), Err(UnknownReason::Stale { last: at(600) }));
+    }
+
+    #[test]
+    fn gaps_are_not_observed() {
+        // Two bursts of two minutes, five minutes apart.
+        let readings = (0..=12).chain(42..=54).map(|i| reading(i * 10, 0.0));
+        assert_eq!(
+            judge(&[window(readings)], 540),
+            Err(UnknownReason::TooShort { observed_secs: 240, needed_secs: 300 })
+        );
+    }
+
+    #[test]
+    fn one_unknown_device_makes_the_pod_unknown() {
+        let busy = window((0..=60).map(|i| reading(i * 10, 0.9)));
+        assert!(judge(&[busy, Window::default()], 600).is_err());
+    }
+
+    #[test]
+    fn a_rare_burst_shows_in_the_maximum_but_not_in_p95() {
+        let readings = (0..=60).map(|i| reading(i * 10, if i == 30 { 1.0 } else { 0.0 }));
+        let usage = judge(&[window(readings)], 600).expect("known");
+        assert_eq!((usage.activity_p95, usage.activity_max), (Ratio::ZERO, Ratio::ONE));
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_of_arrival_do_not_matter(
+            mut order in Just((0u64..=60).collect::<Vec<_>>()).prop_shuffle(),
+            again in prop::collection::vec(0u64..=60, 0..20),
+        ) {
+            let value = |i: u64| reading(i * 10, (i % 7) as f64 / 7.0);
+            let in_order = window((0..=60).map(value));
+            order.extend(again);
+            let shuffled = window(order.into_iter().map(value));
+            prop_assert_eq!(in_order, shuffled);
+        }
+    }
+}

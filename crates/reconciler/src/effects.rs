@@ -1,0 +1,171 @@
+//! What to do about what was found.
+
+use gpu_autoscaler_model::{
+    Action, Announcement, Condition, ConditionKind, Effect, EffectId, Finding, FindingKind,
+    PolicyObject, Reason, Timestamp,
+};
+
+use crate::Policy;
+use crate::state::{State, UnderWay};
+use crate::waste;
+
+/// Everything that is wanted, not observed, and not under way; marks it as under way.
+pub(crate) fn decide(now: Timestamp, state: &mut State, policy: &Policy) -> Vec<Effect> {
+    let deadline = now.after(policy.effect_deadline);
+    let mut wanted: Vec<(EffectId, Action)> = Vec::new();
+    for finding in state.findings.values() {
+        wanted.extend(announcement(state, finding));
+    }
+    if state.judged.is_some() {
+        for object in state.policies.values() {
+            wanted.extend(conditions(state, object));
+        }
+    }
+    // What is wanted no more, or was observed, needs no memory of its attempts.
+    let ids: std::collections::BTreeSet<EffectId> = wanted.iter().map(|(id, _)| *id).collect();
+    state.under_way.retain(|id, under_way| ids.contains(id) || now < under_way.not_before);
+    let mut effects = Vec::new();
+    for (id, action) in wanted {
+        let before = state.under_way.get(&id).copied();
+        if before.is_some_and(|before| now < before.not_before) {
+            continue;
+        }
+        let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
+        state.under_way.insert(id, UnderWay { not_before: deadline, attempts });
+        effects.push(Effect { id, action, deadline });
+    }
+    effects
+}
+
+/// An Event on the pod, unless it is there already.
+fn announcement(state: &State, finding: &Finding) -> Option<(EffectId, Action)> {
+    let pod = &state.pods.get(&finding.pod_uid)?.pod;
+    let event = waste::event_key(pod, finding.kind);
+    if state.announced.contains_key(&event) {
+        return None;
+    }
+    let id = waste::announcement_id(&finding.pod_uid, finding.kind);
+    let announcement = Announcement {
+        name: event.name,
+        pod: finding.pod.clone(),
+        pod_uid: finding.pod_uid.clone(),
+        reason: match finding.kind {
+            FindingKind::Idle => Reason::GpuIdle,
+            FindingKind::Underutilized => Reason::GpuUnderutilized,
+        },
+        message: message(finding).into(),
+        at: finding.since,
+    };
+    Some((id, Action::Announce(announcement)))
+}
+
+/// What was found, in one sentence with its numbers and where they come from.
+fn message(finding: &Finding) -> String {
+    let usage = &finding.usage;
+    let devices = match finding.devices.len() {
+        1 => "GPU".to_owned(),
+        count => format!("{count} GPUs"),
+    };
+    let what = match finding.kind {
+        FindingKind::Idle => "computed nothing",
+        FindingKind::Underutilized => "computed too little",
+    };
+    let memory = match usage.fb_mean {
+        Some(mean) => format!("framebuffer {mean}"),
+        None => "framebuffer not measured".to_owned(),
+    };
+    let saving = match (finding.reclaimable, finding.saving) {
+        (Some(share), Some(rate)) => format!("{share} could be given back, {rate}"),
+        (Some(share), None) => format!("{share} could be given back, price not known"),
+        (None, _) => "what could be given back is not known".to_owned(),
+    };
+    format!(
+        "{devices} {what} for {} s: mean {} {} (p95 {}), {memory}; waste score {:.0} of 100; \
+         {saving}",
+        usage.observed_secs,
+        usage.activity_source,
+        usage.activity_mean,
+        usage.activity_p95,
+        finding.score.total(),
+    )
+}
+
+/// The conditions of an object that differ from what they should say.
+fn conditions(state: &State, object: &PolicyObject) -> Option<(EffectId, Action)> {
+    let mut wanted = vec![ready(object)];
+    if object.kind == gpu_autoscaler_model::PolicyKind::AutoscalingPolicy {
+        wanted.push(telemetry_complete(state, object));
+        wanted.push(waste_found(state, object));
+    }
+    wanted.retain(|condition| !object.conditions.contains(condition));
+    if wanted.is_empty() {
+        return None;
+    }
+    let mut parts = vec!["conditions", object.uid.as_str(), object.resource_version.as_str()];
+    for condition in &wanted {
+        parts.extend([condition.kind.as_str(), &condition.reason, &condition.message]);
+    }
+    let id = EffectId::of(&parts);
+    let action = Action::SetConditions {
+        kind: object.kind,
+        key: object.key.clone(),
+        uid: object.uid.clone(),
+        if_version: object.resource_version.clone(),
+        conditions: wanted,
+    };
+    Some((id, action))
+}
+
+fn ready(object: &PolicyObject) -> Condition {
+    let (reason, message) = match object.faults.as_slice() {
+        [] if !object.enabled => ("Disabled", "spec.enabled is false: nothing is done".to_owned()),
+        [] if object.dry_run => ("DryRun", "spec.dryRun is true: only reported".to_owned()),
+        [] => ("Accepted", "in force".to_owned()),
+        faults => ("Invalid", faults.join("; ")),
+    };
+    Condition {
+        kind: ConditionKind::Ready,
+        holds: Some(object.faults.is_empty()),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: object.generation,
+    }
+}
+
+fn telemetry_complete(state: &State, object: &PolicyObject) -> Condition {
+    let unknown: u32 = state.unknown.iter().map(|u| u.count).fold(0, u32::saturating_add);
+    let mut nodes: Vec<&str> = state.unknown.iter().map(|u| u.node.as_str()).collect();
+    nodes.dedup();
+    let (reason, message) = match nodes.as_slice() {
+        [] => ("Measured", "every GPU is measured".to_owned()),
+        [node] => ("GpusUnknown", format!("{unknown} not measured on node `{node}`")),
+        [first, ..] => (
+            "GpusUnknown",
+            format!("{unknown} not measured on {} nodes, `{first}` first", nodes.len()),
+        ),
+    };
+    Condition {
+        kind: ConditionKind::TelemetryComplete,
+        holds: Some(nodes.is_empty()),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: object.generation,
+    }
+}
+
+fn waste_found(state: &State, object: &PolicyObject) -> Condition {
+    let count = |kind| state.findings.values().filter(|f| f.kind == kind).count();
+    let (idle, under) = (count(FindingKind::Idle), count(FindingKind::Underutilized));
+    let (reason, message) = if idle + under == 0 {
+        ("NothingFound", "no pod wastes its GPUs".to_owned())
+    } else {
+        ("WasteFound", format!("{idle} idle and {under} underutilized pods"))
+    };
+    Condition {
+        kind: ConditionKind::WasteFound,
+        holds: Some(idle + under > 0),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: object.generation,
+    }
+}

@@ -1,0 +1,72 @@
+//! The loop of GPU Autoscaler as one pure function.
+//!
+//! In: the time, what changed since the last tick, and the policy. Out: what to do, what is owed,
+//! what was refused, what readers see, and when to come back. The controller, the simulator, the
+//! command line and the benchmarks call [`reconcile`] and [`admit`], and nothing else decides.
+//!
+//! # Invariants
+//! - [`State`] is a cache: [`State::rebuild`] from what the cluster holds decides the same.
+//! - An effect is not asked for again while it is under way; what it would change is decided anew
+//!   from what is observed, so that losing every receipt costs time and nothing else.
+//! - No clock, no randomness, no IO; no step takes longer than the number of objects says.
+
+mod admit;
+mod effects;
+mod observe;
+mod policy;
+mod pricing;
+mod state;
+mod view;
+mod waste;
+
+#[cfg(test)]
+mod tests;
+
+use gpu_autoscaler_model::{ChargeLine, Delta, Effect, Refusal, Timestamp, View};
+
+pub use admit::admit;
+pub use policy::Policy;
+pub use state::State;
+
+/// What one tick decided.
+#[must_use]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What to do now, in this order.
+    pub effects: Vec<Effect>,
+    /// What was sealed since the last tick.
+    pub charges: Vec<ChargeLine>,
+    /// What was not used or not decided.
+    pub report: Report,
+    /// What readers see.
+    pub view: View,
+    /// When to call again even if nothing changes.
+    pub wake: Timestamp,
+}
+
+/// What a tick did not use or not decide.
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// GPU pods for which nothing is decided. Filled by a tick that judges, empty otherwise.
+    pub refusals: Vec<Refusal>,
+    /// Samples of a node that is not known.
+    pub samples_unplaced: u32,
+    /// Samples from the future: the clock of whoever took them is ahead.
+    pub samples_ahead: u32,
+    /// Receipts of effects that are not under way: late, or repeated.
+    pub receipts_unmatched: u32,
+}
+
+/// One tick: takes in what was `seen`, judges when it is time, and decides what to do.
+pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Policy) -> Outcome {
+    let mut report = Report::default();
+    observe::take_in(now, state, seen, policy, &mut report);
+    if state.judgement_due(now, policy) {
+        waste::judge_all(now, state, policy, &mut report);
+        view::rebuild(now, state, policy);
+    }
+    let effects = effects::decide(now, state, policy);
+    let wake = state.wake(now, policy);
+    Outcome { effects, charges: Vec::new(), report, view: state.view.clone(), wake }
+}

@@ -1,0 +1,42 @@
+//! What the administrator wants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpu_autoscaler_analysis::Thresholds;
+use gpu_autoscaler_model::{CapacityType, PriceBook};
+
+/// What the administrator wants, apart from what stands in the cluster's own policy objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What counts as waste.
+    pub waste: Thresholds,
+    /// How often waste is judged. Published: 30 s.
+    pub judge_every: Duration,
+    /// What instances cost.
+    pub prices: Arc<PriceBook>,
+    /// How a node is taken to be paid for when no label says so; `None` leaves it unpriced.
+    pub capacity_type_unlabeled: Option<CapacityType>,
+    /// How long an effect is taken for done without being observed.
+    pub effect_deadline: Duration,
+    /// Longest pause between two attempts at an effect that was not answered.
+    pub retry_max: Duration,
+    /// How far ahead of ours the clock of a sample may be.
+    pub clock_ahead_max: Duration,
+}
+
+impl Policy {
+    /// The published thresholds and list prices; unlabeled nodes count as on-demand, which is what
+    /// every cloud starts when nothing is said.
+    pub fn published() -> Self {
+        Self {
+            waste: Thresholds::published(),
+            judge_every: Duration::from_secs(30),
+            prices: Arc::new(PriceBook::listed()),
+            capacity_type_unlabeled: Some(CapacityType::OnDemand),
+            effect_deadline: Duration::from_secs(60),
+            retry_max: Duration::from_secs(300),
+            clock_ahead_max: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the loop remembers between ticks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpu_autoscaler_analysis::Window;
+use gpu_autoscaler_model::{
+    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Finding, GpuModel, GpuSample, Node,
+    NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Totals, Uid, UnknownGpus,
+    UnknownReason, View,
+};
+
+use crate::{Policy, Report, observe};
+
+/// What the loop remembers: a cache of the cluster and of the window of measurements.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) nodes: BTreeMap<NodeName, Node>,
+    pub(crate) pods: BTreeMap<Uid, PodEntry>,
+    /// Active pods that request GPUs, by name.
+    pub(crate) gpu_pods: BTreeMap<ObjectKey, Uid>,
+    pub(crate) devices: BTreeMap<NodeName, BTreeMap<Device, DeviceEntry>>,
+    pub(crate) budgets: BTreeMap<Uid, DisruptionBudget>,
+    pub(crate) policies: BTreeMap<Uid, PolicyObject>,
+    pub(crate) events: BTreeMap<Uid, AnnouncedEvent>,
+    /// The same events by name, which is what identifies them to us.
+    pub(crate) announced: BTreeMap<ObjectKey, Option<Timestamp>>,
+    pub(crate) findings: BTreeMap<Uid, Finding>,
+    pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
+    pub(crate) unknown: Vec<UnknownGpus>,
+    pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
+    pub(crate) judged: Option<Timestamp>,
+    pub(crate) view: View,
+}
+
+/// A pod, and what was measured of it.
+#[derive(Clone, Debug)]
+pub(crate) struct PodEntry {
+    pub pod: Pod,
+    /// Its devices. Empty for pods without GPUs.
+    pub windows: BTreeMap<Device, Window>,
+    /// Why the last sample of it could not be used.
+    pub unusable: Option<UnknownReason>,
+}
+
+/// A device as it was last measured.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceEntry {
+    /// The last sample of the device as a whole.
+    pub last: GpuSample,
+    /// Pods that the exporter names as holders, with the time of the last sample that does.
+    pub holders: BTreeMap<Uid, Timestamp>,
+}
+
+impl DeviceEntry {
+    pub fn model(&self) -> Option<&GpuModel> {
+        self.last.model.as_ref()
+    }
+}
+
+/// An effect that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnderWay {
+    /// Not to be asked for again before this.
+    pub not_before: Timestamp,
+    /// How often it was asked for.
+    pub attempts: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// Knows nothing.
+    pub fn new() -> Self {
+        let view = View {
+            generation: 0,
+            judged: None,
+            devices: Arc::new([]),
+            pods: Arc::new([]),
+            findings: Arc::new([]),
+            unknown: Arc::new([]),
+            totals: Totals::default(),
+            acting: false,
+        };
+        Self {
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            gpu_pods: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            events: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            findings: BTreeMap::new(),
+            usages: BTreeMap::new(),
+            unknown: Vec::new(),
+            under_way: BTreeMap::new(),
+            judged: None,
+            view,
+        }
+    }
+
+    /// From everything that the cluster holds now and the measurements of the last window, as
+    /// after a restart. It decides what a state that saw all of it change by change decides.
+    pub fn rebuild(now: Timestamp, snapshot: &Delta, policy: &Policy) -> Self {
+        let mut state = Self::new();
+        let mut report = Report::default();
+        observe::take_in(now, &mut state, snapshot, policy, &mut report);
+        state
+    }
+
+    /// Forgets which effects are under way: whoever asked for them may have died before they were
+    /// performed. Called on becoming the leader; preconditions make a second attempt harmless.
+    pub fn forget_under_way(&mut self) {
+        self.under_way.clear();
+    }
+
+    /// Whether waste is to be judged now.
+    pub(crate) fn judgement_due(&self, now: Timestamp, policy: &Policy) -> bool {
+        self.judged.is_none_or(|judged| now.since(judged) >= policy.judge_every || judged > now)
+    }
+
+    /// When something is due next.
+    pub(crate) fn wake(&self, now: Timestamp, policy: &Policy) -> Timestamp {
+        let judge = self.judged.map_or(now, |judged| judged.after(policy.judge_every));
+        let retry = self.under_way.values().map(|u| u.not_before).filter(|at| *at > now).min();
+        let soonest = retry.map_or(judge, |at| judge.min(at));
+        // Never at once: a clock that stands still must not make the caller spin.
+        soonest.max(now.after(Duration::from_millis(1)))
+    }
+}

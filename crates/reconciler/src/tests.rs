@@ -1,0 +1,331 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use gpu_autoscaler_model::*;
+
+use crate::{Outcome, Policy, State, admit, reconcile};
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp::EPOCH.after(Duration::from_secs(secs))
+}
+
+fn node(name: &str, gpus: u32) -> Change<Node, NodeName> {
+    let whole = GpuCount { resource: GpuResource::Whole, count: gpus };
+    Change::Upsert(Node {
+        name: name.into(),
+        uid: format!("uid-{name}").into(),
+        created: at(0),
+        labels: Labels::default(),
+        taints: vec![],
+        ready: true,
+        unschedulable: false,
+        allocatable: Resources { gpus: vec![whole], ..Resources::default() },
+        pods_max: None,
+        instance_type: Some("g5.12xlarge".into()),
+        region: Some("us-east-1".into()),
+        zone: None,
+        capacity_type: None,
+        gpu_model: GpuModel::parse("NVIDIA A10G"),
+        gpus: Some(gpus),
+        sharing: None,
+    })
+}
+
+fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
+    Pod {
+        uid: uid.into(),
+        key: ObjectKey::new("ml", name),
+        resource_version: "1".into(),
+        created: at(0),
+        started: node.map(|_| at(0)),
+        node: node.map(NodeName::from),
+        phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
+        deleting: false,
+        requests: Resources {
+            gpus: vec![GpuCount { resource: GpuResource::Whole, count: gpus }],
+            ..Resources::default()
+        },
+        labels: Labels::default(),
+        annotations: Labels::default(),
+        owner: None,
+        priority: 0,
+        gates: vec![],
+        unschedulable: None,
+    }
+}
+
+fn sample(secs: u64, node: &str, gpu: &str, pod: Option<&str>, activity: f64) -> GpuSample {
+    GpuSample {
+        at: at(secs),
+        node: node.into(),
+        device: Device { uuid: gpu.into(), instance: None },
+        model: None,
+        holder: pod.map(|pod| Holder {
+            pod: ObjectKey::new("ml", pod),
+            uid: None,
+            container: "main".into(),
+        }),
+        scope: SampleScope::Exclusive,
+        activity: Ratio::new(activity)
+            .map(|ratio| Activity { ratio, source: ActivitySource::SmActive }),
+        fb_used: Bytes::from_mib(2400),
+        fb_total: Bytes::from_mib(24000),
+        power: None,
+        temperature_celsius: None,
+        xid: None,
+    }
+}
+
+/// Ten minutes of samples, one in thirty seconds.
+fn steady(node: &str, gpu: &str, pod: Option<&str>, activity: f64) -> Vec<GpuSample> {
+    (0..=20).map(|i| sample(i * 30, node, gpu, pod, activity)).collect()
+}
+
+fn world() -> Delta {
+    let pods = [
+        pod("idle", "u1", Some("n1"), 1),
+        pod("busy", "u2", Some("n1"), 2),
+        pod("dark", "u3", Some("n2"), 1),
+        pod("waits", "u4", None, 8),
+    ];
+    let samples = [
+        steady("n1", "GPU-a", Some("idle"), 0.0),
+        steady("n1", "GPU-b", Some("busy"), 0.9),
+        steady("n1", "GPU-c", Some("busy"), 0.8),
+        steady("n1", "GPU-d", None, 0.0),
+    ];
+    Delta {
+        nodes: vec![node("n1", 4), node("n2", 4)],
+        pods: pods.into_iter().map(Change::Upsert).collect(),
+        samples: samples.concat(),
+        ..Delta::default()
+    }
+}
+
+fn tick(secs: u64, state: &mut State, seen: &Delta) -> Outcome {
+    reconcile(at(secs), state, seen, &Policy::published())
+}
+
+fn render(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    for f in outcome.view.findings.iter() {
+        let saving = f.saving.map_or("?".into(), |rate| format!("{rate:?}"));
+        out.push_str(&format!("{} {} {:.0} saves {saving}\n", f.kind, f.pod, f.score.total()));
+    }
+    for u in outcome.view.unknown.iter() {
+        let pod = u.pod.as_ref().map_or("-".into(), |p| p.to_string());
+        out.push_str(&format!("unknown {} x{} {pod}: {}\n", u.node, u.count, u.why));
+    }
+    for refusal in &outcome.report.refusals {
+        out.push_str(&format!("refused {}: {}\n", refusal.pod, refusal.why));
+    }
+    for effect in &outcome.effects {
+        match &effect.action {
+            Action::Announce(a) => out.push_str(&format!("announce {}: {}\n", a.name, a.message)),
+            Action::SetConditions { conditions, .. } => {
+                for c in conditions {
+                    out.push_str(&format!(
+                        "{:?}={:?} {}: {}\n",
+                        c.kind, c.holds, c.reason, c.message
+                    ));
+                }
+            }
+        }
+    }
+    out
+}
+
+fn check(outcome: &Outcome, expected: Expect) {
+    expected.assert_eq(&render(outcome));
+}
+
+#[test]
+fn the_idle_pod_is_found_the_busy_one_is_not_and_the_dark_one_is_unknown() {
+    check(&tick(600, &mut State::new(), &world()), expect![[r#"
+        Idle ml/idle 96 saves 1.2762 USD/h
+        unknown n2 x1 ml/dark: no exporter reports it
+        unknown n2 x3 -: no exporter reports it
+        refused ml/waits: not scheduled yet
+        announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 %; waste score 96 of 100; 90.0 % could be given back, $1.28/h
+    "#]]);
+}
+
+#[test]
+fn an_effect_is_asked_for_once_while_it_is_under_way() {
+    let mut state = State::new();
+    assert_eq!(tick(600, &mut state, &world()).effects.len(), 1);
+    assert_eq!(tick(601, &mut state, &Delta::default()).effects.len(), 0);
+    let later = tick(660, &mut state, &Delta::default()).effects;
+    assert_eq!(later.len(), 1, "no receipt and no event by its deadline: asked for again");
+}
+
+#[test]
+fn an_announced_finding_is_not_announced_again_after_a_restart() {
+    let first = tick(600, &mut State::new(), &world());
+    let Action::Announce(made) = &first.effects[0].action else { panic!("an announcement") };
+    let event = AnnouncedEvent {
+        uid: "e1".into(),
+        key: ObjectKey::new("ml", made.name.clone()),
+        at: Some(at(600)),
+    };
+    let mut snapshot = world();
+    snapshot.events.push(Change::Upsert(event));
+    let mut rebuilt = State::rebuild(at(610), &snapshot, &Policy::published());
+    let outcome = tick(610, &mut rebuilt, &Delta::default());
+    assert_eq!(outcome.effects, []);
+    assert_eq!(outcome.view.findings[0].since, at(600));
+}
+
+#[test]
+fn an_expired_event_is_announced_anew() {
+    let mut state = State::new();
+    let first = tick(600, &mut state, &world());
+    let Action::Announce(made) = &first.effects[0].action else { panic!("an announcement") };
+    let key = ObjectKey::new("ml", made.name.clone());
+    let event = AnnouncedEvent { uid: "e1".into(), key, at: Some(at(600)) };
+    let seen = Delta { events: vec![Change::Upsert(event)], ..Delta::default() };
+    assert_eq!(tick(605, &mut state, &seen).effects, []);
+    let gone = Delta { events: vec![Change::Delete("e1".into())], ..Delta::default() };
+    assert_eq!(tick(670, &mut state, &gone).effects.len(), 1);
+}
+
+#[test]
+fn a_pod_of_a_reused_name_starts_with_nothing() {
+    let mut state = State::new();
+    let _ = tick(600, &mut state, &world());
+    let mut again = pod("idle", "u9", Some("n1"), 1);
+    again.created = at(610);
+    again.started = Some(at(610));
+    let seen = Delta {
+        pods: vec![Change::Delete("u1".into()), Change::Upsert(again)],
+        samples: vec![
+            sample(605, "n1", "GPU-a", Some("idle"), 0.0),
+            sample(630, "n1", "GPU-a", Some("idle"), 0.0),
+        ],
+        ..Delta::default()
+    };
+    let outcome = tick(640, &mut state, &seen);
+    assert_eq!(outcome.view.findings.len(), 0);
+    let unknown = outcome.view.unknown.iter().find(|u| u.node.as_str() == "n1").expect("young");
+    assert_eq!(unknown.why, UnknownReason::TooShort { observed_secs: 0, needed_secs: 300 });
+}
+
+#[test]
+fn conditions_say_what_was_found_and_are_not_repeated() {
+    let mut policy = PolicyObject {
+        uid: "p1".into(),
+        kind: PolicyKind::AutoscalingPolicy,
+        key: ObjectKey::new("", "fleet"),
+        resource_version: "7".into(),
+        generation: 2,
+        enabled: true,
+        dry_run: true,
+        faults: vec![],
+        conditions: vec![],
+    };
+    let mut seen = world();
+    seen.policies.push(Change::Upsert(policy.clone()));
+    let mut state = State::new();
+    let outcome = tick(600, &mut state, &seen);
+    check(&outcome, expect![[r#"
+        Idle ml/idle 96 saves 1.2762 USD/h
+        unknown n2 x1 ml/dark: no exporter reports it
+        unknown n2 x3 -: no exporter reports it
+        refused ml/waits: not scheduled yet
+        announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 %; waste score 96 of 100; 90.0 % could be given back, $1.28/h
+        Ready=Some(true) DryRun: spec.dryRun is true: only reported
+        TelemetryComplete=Some(false) GpusUnknown: 4 not measured on node `n2`
+        WasteFound=Some(true) WasteFound: 1 idle and 0 underutilized pods
+    "#]]);
+    let Some(Action::SetConditions { conditions, .. }) = outcome.effects.last().map(|e| &e.action)
+    else {
+        panic!("conditions")
+    };
+    policy.conditions.clone_from(conditions);
+    policy.resource_version = "8".into();
+    let seen = Delta { policies: vec![Change::Upsert(policy)], ..Delta::default() };
+    assert_eq!(tick(630, &mut state, &seen).effects, []);
+}
+
+#[test]
+fn conflicts_and_silence_are_tried_again_later_and_refusals_much_later() {
+    let receipt = |effect, secs, result| Delta {
+        receipts: vec![Receipt { effect, at: at(secs), result }],
+        ..Delta::default()
+    };
+    let why: Arc<str> = "why".into();
+    let cases = [
+        (ReceiptResult::Conflict, 2),
+        (ReceiptResult::Unanswered { why: why.clone() }, 2),
+        (ReceiptResult::Applied, 60),
+        (ReceiptResult::Refused { why }, 300),
+    ];
+    for (result, pause) in cases {
+        let mut state = State::new();
+        let id = tick(600, &mut state, &world()).effects[0].id;
+        let mut seen = receipt(id, 600, result.clone());
+        // Keeps the exporters alive for as long as the test looks ahead.
+        for secs in (620..=900).step_by(20) {
+            seen.samples.push(sample(secs, "n1", "GPU-a", Some("idle"), 0.0));
+        }
+        let ahead = Policy { clock_ahead_max: Duration::from_secs(600), ..Policy::published() };
+        let _ = reconcile(at(600), &mut state, &seen, &ahead);
+        let at_pause =
+            |secs: u64| reconcile(at(600 + secs), &mut state.clone(), &Delta::default(), &ahead);
+        assert_eq!(at_pause(pause - 1).effects.len(), 0, "{result:?}");
+        assert_eq!(at_pause(pause).effects.len(), 1, "{result:?}");
+    }
+}
+
+#[test]
+fn samples_from_the_future_or_of_no_node_are_counted_and_not_used() {
+    let seen = Delta {
+        nodes: vec![node("n1", 1)],
+        samples: vec![
+            sample(9999, "n1", "GPU-a", None, 0.0),
+            sample(10, "elsewhere", "GPU-b", None, 0.0),
+        ],
+        ..Delta::default()
+    };
+    let outcome = tick(10, &mut State::new(), &seen);
+    assert_eq!((outcome.report.samples_ahead, outcome.report.samples_unplaced), (1, 1));
+    assert!(outcome.view.devices.is_empty());
+}
+
+#[test]
+fn an_exporter_that_calls_the_node_by_its_own_name_is_placed_by_its_pods() {
+    let seen = Delta {
+        nodes: vec![node("n1", 1)],
+        pods: vec![Change::Upsert(pod("idle", "u1", Some("n1"), 1))],
+        samples: steady("dcgm-exporter-x7k2p", "GPU-a", Some("idle"), 0.0),
+        ..Delta::default()
+    };
+    let outcome = tick(600, &mut State::new(), &seen);
+    assert_eq!(outcome.view.findings.len(), 1);
+}
+
+#[test]
+fn admission_lets_everything_through_and_says_why() {
+    let view = tick(0, &mut State::new(), &Delta::default()).view;
+    let mut request = PodRequest {
+        key: ObjectKey::new("ml", "x-"),
+        requests: Resources::default(),
+        labels: Labels::default(),
+        annotations: Labels::default(),
+        scheduler: "default-scheduler".into(),
+    };
+    assert_eq!(admit(&request, &view), Verdict::Unchanged(LeftAlone::NoGpu));
+    request.requests = pod("x", "u", None, 1).requests;
+    assert_eq!(admit(&request, &view), Verdict::Unchanged(LeftAlone::NoPolicy));
+    request.annotations = Labels::new([("gpu-autoscaler.io/optimize".into(), "false".into())]);
+    assert_eq!(admit(&request, &view), Verdict::Unchanged(LeftAlone::OptedOut));
+}
+
+#[test]
+fn the_loop_asks_to_be_called_again_and_never_at_once() {
+    let mut state = State::new();
+    let outcome = tick(600, &mut state, &world());
+    assert_eq!(outcome.wake, at(630), "the next judgement");
+    assert!(tick(630, &mut state, &Delta::default()).wake > at(630));
+}

@@ -1,0 +1,98 @@
+//! What readers see.
+
+use gpu_autoscaler_model::{DeviceView, PodView, Rate, Timestamp, Totals, View};
+
+use crate::state::State;
+use crate::{Policy, pricing, waste};
+
+/// Renews the view after a judgement.
+pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy) {
+    let mut findings: Vec<_> = state.findings.values().cloned().collect();
+    // Worst first: by saving, then by score, then by name so that ties are the same everywhere.
+    findings.sort_by(|a, b| {
+        let amount = |f: &gpu_autoscaler_model::Finding| f.saving.map(Rate::hourly);
+        amount(b)
+            .cmp(&amount(a))
+            .then_with(|| b.score.total().total_cmp(&a.score.total()))
+            .then_with(|| a.pod.cmp(&b.pod))
+    });
+    state.view = View {
+        generation: state.view.generation + 1,
+        judged: Some(now),
+        devices: devices(state).into(),
+        pods: pods(state).into(),
+        unknown: state.unknown.clone().into(),
+        totals: totals(state, policy),
+        findings: findings.into(),
+        acting: state.policies.values().any(|p| p.enabled && !p.dry_run && p.faults.is_empty()),
+    };
+}
+
+fn devices(state: &State) -> Vec<DeviceView> {
+    let all = state.devices.iter().flat_map(|(node, devices)| {
+        devices.iter().map(move |(device, entry)| (node, device, entry))
+    });
+    all.map(|(node, device, entry)| DeviceView {
+        node: node.clone(),
+        device: device.clone(),
+        model: entry.last.model.clone(),
+        holders: entry
+            .holders
+            .keys()
+            .filter_map(|uid| Some(state.pods.get(uid)?.pod.key.clone()))
+            .collect(),
+        activity: entry.last.activity,
+        fb: entry.last.fb_used.zip(entry.last.fb_total).and_then(|(used, all)| used.of(all)),
+        watts: entry.last.power.map(|p| p.as_watts()),
+        celsius: entry.last.temperature_celsius,
+        at: entry.last.at,
+    })
+    .collect()
+}
+
+fn pods(state: &State) -> Vec<PodView> {
+    let entries = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
+    entries
+        .map(|entry| PodView {
+            uid: entry.pod.uid.clone(),
+            pod: entry.pod.key.clone(),
+            node: entry.pod.node.clone(),
+            gpus: waste::requested(&entry.pod),
+            devices: entry.windows.keys().cloned().collect(),
+            model: entry.pod.node.as_ref().and_then(|n| state.nodes.get(n)?.gpu_model.clone()),
+            usage: state.usages.get(&entry.pod.uid).and_then(|usage| usage.clone().ok()),
+        })
+        .collect()
+}
+
+fn totals(state: &State, policy: &Policy) -> Totals {
+    let gpu_nodes = || state.nodes.values().filter(|n| n.gpus.is_some() || n.allocatable.has_gpu());
+    let rates: Vec<Option<Rate>> = gpu_nodes().map(|n| pricing::node_rate(n, policy)).collect();
+    let savings: Vec<Option<Rate>> = state.findings.values().map(|f| f.saving).collect();
+    let gpus = sum(gpu_nodes().filter_map(|n| n.gpus));
+    let requests = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
+    Totals {
+        gpu_nodes: count(gpu_nodes()),
+        gpus,
+        gpus_measured: gpus.saturating_sub(sum(state.unknown.iter().map(|u| u.count))),
+        gpus_requested: sum(requests.map(|entry| waste::requested(&entry.pod))),
+        cost: sum_rates(rates.iter().flatten()),
+        nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
+        saving: sum_rates(savings.iter().flatten()),
+        findings_unpriced: count(savings.iter().filter(|rate| rate.is_none())),
+    }
+}
+
+/// `None` for nothing, and where currencies differ.
+fn sum_rates<'r>(mut rates: impl Iterator<Item = &'r Rate>) -> Option<Rate> {
+    let first = *rates.next()?;
+    rates.try_fold(first, |sum, rate| sum.checked_add(*rate))
+}
+
+fn sum(counts: impl Iterator<Item = u32>) -> u32 {
+    counts.fold(0, u32::saturating_add)
+}
+
+fn count<T>(of: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(of.count()).unwrap_or(u32::MAX)
+}
