@@ -1,1 +1,5 @@
 //! Nouns and units shared by every room.
+
+mod mig;
+
+pub use mig::*;
