@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 /// A MIG profile of one GPU model, such as `1g.5gb` of the A100-40GB.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MigProfile {
+pub struct MigProfileSpec {
     /// NVIDIA's name, such as `1g.5gb+me`.
     pub name: Cow<'static, str>,
     /// Compute slices of the GPU instance: the number before `g`.
@@ -37,7 +37,7 @@ pub struct MigProfile {
     pub multiprocessors: Option<u16>,
 }
 
-impl MigProfile {
+impl MigProfileSpec {
     /// The memory slices that an instance at `start` takes, as bits of the occupancy mask.
     pub const fn mask_at(&self, start: u8) -> u8 {
         // `memory_slices` is 1 to 8, so the widened shift cannot overflow.
@@ -62,7 +62,7 @@ pub struct MigGeometry {
     /// Compute slices: 4 or 7.
     pub compute_slices: u8,
     /// The profiles, ascending by compute slices, then memory slices.
-    pub profiles: Cow<'static, [MigProfile]>,
+    pub profiles: Cow<'static, [MigProfileSpec]>,
 }
 
 /// Which memory slices of a GPU are taken, and whether its media engines are.
@@ -99,7 +99,7 @@ impl MigGeometry {
     }
 
     /// Whether an instance of `profile` may be created at `start`.
-    pub fn may_place(&self, occupied: MigOccupancy, profile: &MigProfile, start: u8) -> bool {
+    pub fn may_place(&self, occupied: MigOccupancy, profile: &MigProfileSpec, start: u8) -> bool {
         profile.starts.contains(&start)
             && profile.mask_at(start) & occupied.slices == 0
             && !(profile.takes_media_engines && occupied.media_engines)
@@ -109,7 +109,7 @@ impl MigGeometry {
     pub fn legal_starts<'a>(
         &'a self,
         occupied: MigOccupancy,
-        profile: &'a MigProfile,
+        profile: &'a MigProfileSpec,
     ) -> impl DoubleEndedIterator<Item = u8> + 'a {
         profile
             .starts
@@ -123,7 +123,7 @@ impl MigGeometry {
     /// ones from the low end, so that 4g at 0 and 3g at 4 stay possible.
     ///
     /// Source: HAMi's `preferHighMigPlacement` (commit 4707fb02).
-    pub fn fill_order_start(&self, occupied: MigOccupancy, profile: &MigProfile) -> Option<u8> {
+    pub fn fill_order_start(&self, occupied: MigOccupancy, profile: &MigProfileSpec) -> Option<u8> {
         let mut starts = self.legal_starts(occupied, profile);
         if profile.compute_slices % 2 == 1 { starts.next_back() } else { starts.next() }
     }
@@ -132,7 +132,7 @@ impl MigGeometry {
 impl MigOccupancy {
     /// After an instance of `profile` was created at `start`.
     #[must_use]
-    pub const fn with(self, profile: &MigProfile, start: u8) -> Self {
+    pub const fn with(self, profile: &MigProfileSpec, start: u8) -> Self {
         Self {
             slices: self.slices | profile.mask_at(start),
             media_engines: self.media_engines || profile.takes_media_engines,
@@ -141,7 +141,7 @@ impl MigOccupancy {
 
     /// After the instance of `profile` at `start` was destroyed.
     #[must_use]
-    pub const fn without(self, profile: &MigProfile, start: u8) -> Self {
+    pub const fn without(self, profile: &MigProfileSpec, start: u8) -> Self {
         Self {
             slices: self.slices & !profile.mask_at(start),
             media_engines: self.media_engines && !profile.takes_media_engines,
@@ -164,8 +164,8 @@ const fn profile(
     compute_slices: u8,
     memory_slices: u8,
     starts: &'static [u8],
-) -> MigProfile {
-    MigProfile {
+) -> MigProfileSpec {
+    MigProfileSpec {
         name: Cow::Borrowed(name),
         compute_slices,
         memory_slices,
@@ -176,12 +176,16 @@ const fn profile(
     }
 }
 
-const fn with_media_engines(mut profile: MigProfile) -> MigProfile {
+const fn with_media_engines(mut profile: MigProfileSpec) -> MigProfileSpec {
     profile.takes_media_engines = true;
     profile
 }
 
-const fn with_figures(mut profile: MigProfile, mib: Option<u32>, sm: Option<u16>) -> MigProfile {
+const fn with_figures(
+    mut profile: MigProfileSpec,
+    mib: Option<u32>,
+    sm: Option<u16>,
+) -> MigProfileSpec {
     profile.memory_mib = mib;
     profile.multiprocessors = match sm {
         Some(per_slice) => Some(per_slice * profile.compute_slices as u16),
@@ -191,7 +195,7 @@ const fn with_figures(mut profile: MigProfile, mib: Option<u32>, sm: Option<u16>
 }
 
 /// The seven profiles of the family with 7 compute and 8 memory slices (A100 and later).
-const fn seven_slices(figures: &Figures) -> [MigProfile; 7] {
+const fn seven_slices(figures: &Figures) -> [MigProfileSpec; 7] {
     let [one, one_me, one_double, two, three, four, seven] = figures.names;
     let (m1, m2, m4, m8) = match figures.memory_mib {
         Some([m1, m2, m4, m8]) => (Some(m1), Some(m2), Some(m4), Some(m8)),
@@ -213,7 +217,7 @@ macro_rules! seven_slice_geometry {
     ($(#[$doc:meta])* $name:ident, $model:literal, $names:expr, $mib:expr, $sm:expr) => {
         $(#[$doc])*
         pub static $name: MigGeometry = {
-            static PROFILES: [MigProfile; 7] = seven_slices(&Figures {
+            static PROFILES: [MigProfileSpec; 7] = seven_slices(&Figures {
                 names: $names,
                 memory_mib: $mib,
                 multiprocessors: $sm,
@@ -303,7 +307,7 @@ seven_slice_geometry!(
 
 /// A30, 24 GB: 4 compute and 4 memory slices.
 pub static A30: MigGeometry = {
-    static PROFILES: [MigProfile; 5] = [
+    static PROFILES: [MigProfileSpec; 5] = [
         with_figures(profile("1g.6gb", 1, 1, &[0, 1, 2, 3]), Some(5836), Some(14)),
         with_figures(
             with_media_engines(profile("1g.6gb+me", 1, 1, &[0, 1, 2, 3])),
@@ -328,7 +332,7 @@ pub static A30: MigGeometry = {
 
 /// RTX PRO 6000 Blackwell, 96 GB: 4 compute and 4 memory slices, with graphics profiles.
 pub static RTX_PRO_6000: MigGeometry = {
-    static PROFILES: [MigProfile; 11] = [
+    static PROFILES: [MigProfileSpec; 11] = [
         profile("1g.24gb", 1, 1, &[0, 1, 2, 3]),
         profile("1g.24gb+gfx", 1, 1, &[0, 1, 2, 3]),
         profile("1g.24gb-me", 1, 1, &[0, 1, 2, 3]),
