@@ -3,7 +3,7 @@
 use crate::fit::standing_obstacle;
 use crate::fleet::{Assignment, Fleet, NodeIndex};
 use crate::request::{PodKind, Request};
-use crate::strategy::Scorer;
+use crate::strategy::{Scorer, mix};
 
 /// Position of a kind of request on a [`Board`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,12 +126,4 @@ impl Kind {
             self.refresh(scorer, fleet, index as usize);
         }
     }
-}
-
-/// A well-mixed function of its argument (the finalizer of SplitMix64).
-fn mix(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -171,17 +171,9 @@ pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices
         }
         _ => {
             for (position, gpu) in node.gpus.iter().enumerate() {
-                let same = |other: &Gpu| {
-                    other.sharing == gpu.sharing
-                        && other.memory_mib == gpu.memory_mib
-                        && other.memory_free_mib == gpu.memory_free_mib
-                        && other.compute_free_milli == gpu.compute_free_milli
-                        && other.replicas_free == gpu.replicas_free
-                        && other.mig == gpu.mig
-                };
                 if !serves(gpu, &request.gpu, node.picker)
                     || !isolation_holds(gpu, request)
-                    || node.gpus[..position].iter().any(same)
+                    || node.gpus[..position].iter().any(|other| other.is_in_state_of(gpu))
                 {
                     continue;
                 }

@@ -173,6 +173,16 @@ impl Gpu {
             }
     }
 
+    /// Whether a choice between the two makes no difference.
+    pub fn is_in_state_of(&self, other: &Self) -> bool {
+        self.compute_free_milli == other.compute_free_milli
+            && self.memory_free_mib == other.memory_free_mib
+            && self.replicas_free == other.replicas_free
+            && self.mig == other.mig
+            && self.memory_mib == other.memory_mib
+            && self.sharing == other.sharing
+    }
+
     /// What a pod on it may rely on, in thousandths of the GPU: the scarcer of memory and compute.
     pub fn free_milli(&self) -> u16 {
         match self.sharing {

@@ -114,6 +114,9 @@ impl Scorer {
     ///
     /// Processor, host memory and pods must fit already. Of equal costs the first choice wins.
     pub fn best_on(&self, node: &Node, request: &Request) -> Option<(i64, Devices)> {
+        if let Self::Random { seed } = self {
+            return drawn(*seed, node, request).map(|devices| (0, devices));
+        }
         let mut best: Option<(Cost, Devices)> = None;
         each_choice(node, request, &mut |devices| {
             let cost = self.cost(node, request, devices);
@@ -169,4 +172,43 @@ fn left_after(node: &Node, request: &Request, devices: Devices) -> Cost {
     };
     // The cut is the published policy's.
     Cost { node: 100 - score as i64, device }
+}
+
+/// One of the choices on `node`, drawn from the seed and the node's state.
+fn drawn(seed: u64, node: &Node, request: &Request) -> Option<Devices> {
+    let mut lowest: Option<(u64, Devices)> = None;
+    each_choice(node, request, &mut |devices| {
+        // One choice stands for all GPUs in the same state, and each of those has a draw.
+        let draws = match devices {
+            Devices::None | Devices::Whole { .. } => 1,
+            Devices::Share { gpu, .. }
+            | Devices::Replicas { gpu, .. }
+            | Devices::Mig { gpu, .. } => {
+                let chosen = &node.gpus[usize::from(gpu)];
+                node.gpus.iter().filter(|gpu| gpu.is_in_state_of(chosen)).count() as u64
+            }
+        };
+        let state = mix(seed ^ mix(node.free.cpu_milli ^ mix(choice_number(devices))));
+        let draw = (0..draws).map(|n| mix(state ^ n)).min().unwrap_or(u64::MAX);
+        if lowest.is_none_or(|(number, _)| draw < number) {
+            lowest = Some((draw, devices));
+        }
+    });
+    lowest.map(|(_, devices)| devices)
+}
+
+fn choice_number(devices: Devices) -> u64 {
+    match devices {
+        Devices::None | Devices::Whole { .. } => 0,
+        Devices::Share { gpu, .. } | Devices::Replicas { gpu, .. } => u64::from(gpu),
+        Devices::Mig { gpu, start, .. } => u64::from(gpu) << 8 | u64::from(start),
+    }
+}
+
+/// A well-mixed function of its argument (the finalizer of SplitMix64).
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
