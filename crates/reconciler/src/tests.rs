@@ -142,13 +142,16 @@ fn check(outcome: &Outcome, expected: Expect) {
 
 #[test]
 fn the_idle_pod_is_found_the_busy_one_is_not_and_the_dark_one_is_unknown() {
-    check(&tick(600, &mut State::new(), &world()), expect![[r#"
+    check(
+        &tick(600, &mut State::new(), &world()),
+        expect![[r#"
         Idle ml/idle 96 saves 1.2762 USD/h
         unknown n2 x1 ml/dark: no exporter reports it
         unknown n2 x3 -: no exporter reports it
         refused ml/waits: not scheduled yet
         announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 %; waste score 96 of 100; 90.0 % could be given back, $1.28/h
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -228,7 +231,9 @@ fn conditions_say_what_was_found_and_are_not_repeated() {
     seen.policies.push(Change::Upsert(policy.clone()));
     let mut state = State::new();
     let outcome = tick(600, &mut state, &seen);
-    check(&outcome, expect![[r#"
+    check(
+        &outcome,
+        expect![[r#"
         Idle ml/idle 96 saves 1.2762 USD/h
         unknown n2 x1 ml/dark: no exporter reports it
         unknown n2 x3 -: no exporter reports it
@@ -237,7 +242,8 @@ fn conditions_say_what_was_found_and_are_not_repeated() {
         Ready=Some(true) DryRun: spec.dryRun is true: only reported
         TelemetryComplete=Some(false) GpusUnknown: 4 not measured on node `n2`
         WasteFound=Some(true) WasteFound: 1 idle and 0 underutilized pods
-    "#]]);
+    "#]],
+    );
     let Some(Action::SetConditions { conditions, .. }) = outcome.effects.last().map(|e| &e.action)
     else {
         panic!("conditions")

@@ -1,0 +1,210 @@
+//! Whether a request fits on a node, and on which of its devices.
+
+use gpu_autoscaler_model::{MigGeometry, MigProfileSpec};
+
+use crate::fleet::{Devices, Gpu, GpuPicker, Node, Sharing, TaintEffect};
+use crate::request::{GpuRequest, PodKind, Request};
+
+/// What keeps a pod from a node, in the order in which it is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Not ready, or cordoned.
+    Unschedulable,
+    /// A label of the node selector is missing or has another value.
+    NodeSelector,
+    /// A taint that is not tolerated.
+    Taint,
+    /// Its GPUs are of another model.
+    Model,
+    /// Its GPUs are not shared in the way that is asked.
+    Sharing,
+    /// Its GPUs keep pods apart less than is asked.
+    Isolation,
+    /// Too many pods.
+    Pods,
+    /// Too little processor.
+    Cpu,
+    /// Too little host memory.
+    Memory,
+    /// Too few GPUs, or too little of one.
+    Gpu,
+}
+
+/// The first obstacle that keeps `pod` from `node`; `None` when it fits.
+pub fn obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
+    standing_obstacle(node, pod).or_else(|| shortage(node, &pod.request))
+}
+
+/// The first obstacle that does not depend on what other pods hold.
+pub fn standing_obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
+    if !node.schedulable {
+        return Some(Obstacle::Unschedulable);
+    }
+    if !pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)) {
+        return Some(Obstacle::NodeSelector);
+    }
+    let repels = |effect| matches!(effect, TaintEffect::NoSchedule | TaintEffect::NoExecute);
+    let tolerated = node
+        .taints
+        .iter()
+        .filter(|taint| repels(taint.effect))
+        .all(|taint| pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)));
+    if !tolerated {
+        return Some(Obstacle::Taint);
+    }
+    standing_gpu_obstacle(node, &pod.request)
+}
+
+/// The first obstacle that the node's GPUs are, whatever is free of them.
+fn standing_gpu_obstacle(node: &Node, request: &Request) -> Option<Obstacle> {
+    if request.gpu == GpuRequest::None {
+        // As in kube-scheduler: a model is asked of the GPU, and none is asked for.
+        return None;
+    }
+    if !request.models.is_empty() && request.models.binary_search(&node.gpu_model).is_err() {
+        return Some(Obstacle::Model);
+    }
+    if !could_ever_serve(node, &request.gpu) {
+        return Some(Obstacle::Sharing);
+    }
+    let isolated = node
+        .gpus
+        .iter()
+        .any(|gpu| serves(gpu, &request.gpu, node.picker) && isolation_holds(gpu, request));
+    (!isolated).then_some(Obstacle::Isolation)
+}
+
+fn isolation_holds(gpu: &Gpu, request: &Request) -> bool {
+    // A whole GPU has no neighbor, however it may be shared.
+    matches!(request.gpu, GpuRequest::Whole { .. }) || gpu.isolation() >= request.isolation
+}
+
+/// Whether `gpu` is shared in the way that `request` asks for.
+fn serves(gpu: &Gpu, request: &GpuRequest, picker: GpuPicker) -> bool {
+    match (request, gpu.sharing) {
+        (GpuRequest::None, _) => false,
+        (GpuRequest::Whole { .. }, Sharing::Exclusive | Sharing::Fraction) => true,
+        // Of unequal shares the kubelet would know nothing.
+        (GpuRequest::Share { .. }, Sharing::Fraction) => picker == GpuPicker::Plan,
+        (
+            GpuRequest::Replicas { count },
+            Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas },
+        ) => *count <= replicas,
+        (GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. }, Sharing::Mig(geometry)) => {
+            mig_profile(geometry, request).is_some()
+        }
+        _ => false,
+    }
+}
+
+/// Whether `node`, were it empty, could serve `request`'s GPUs.
+pub fn could_ever_serve(node: &Node, request: &GpuRequest) -> bool {
+    let serving = || node.gpus.iter().filter(|gpu| serves(gpu, request, node.picker));
+    match request {
+        GpuRequest::None => true,
+        GpuRequest::Whole { count } => serving().count() >= usize::from(*count),
+        GpuRequest::Share { memory_mib, .. } => serving().any(|gpu| gpu.memory_mib >= *memory_mib),
+        _ => serving().next().is_some(),
+    }
+}
+
+/// The profile of `geometry` that `request` is served with: the one named, or the smallest that
+/// holds what is asked. A profile of unknown memory holds no request by memory.
+pub fn mig_profile<'a>(
+    geometry: &'a MigGeometry,
+    request: &GpuRequest,
+) -> Option<(u8, &'a MigProfileSpec)> {
+    let holds = |profile: &MigProfileSpec| match request {
+        GpuRequest::Mig { profile: name } => profile.name == **name,
+        GpuRequest::MigAtLeast { compute_slices, memory_mib } => {
+            !profile.takes_media_engines
+                && profile.compute_slices >= *compute_slices
+                && (*memory_mib == 0 || profile.memory_mib.is_some_and(|mib| mib >= *memory_mib))
+        }
+        _ => false,
+    };
+    geometry
+        .profiles
+        .iter()
+        .enumerate()
+        .filter(|(_, profile)| holds(profile))
+        .min_by_key(|(index, profile)| (profile.memory_slices, profile.compute_slices, *index))
+        // A table has at most a few dozen profiles.
+        .map(|(index, profile)| (index as u8, profile))
+}
+
+/// The first resource that `node` has too little left of.
+pub fn shortage(node: &Node, request: &Request) -> Option<Obstacle> {
+    if node.free.pods == 0 {
+        return Some(Obstacle::Pods);
+    }
+    if node.free.cpu_milli < request.cpu_milli {
+        return Some(Obstacle::Cpu);
+    }
+    if node.free.memory_bytes < request.memory_bytes {
+        return Some(Obstacle::Memory);
+    }
+    let mut fits = false;
+    each_choice(node, request, &mut |_| fits = true);
+    (!fits).then_some(Obstacle::Gpu)
+}
+
+/// Calls `visit` with every choice of devices on `node` that serves `request` now.
+///
+/// GPUs in the same state are the same choice: only the first of them is visited. Of processor,
+/// memory and pods nothing is asked here.
+pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices)) {
+    match request.gpu {
+        GpuRequest::None => visit(Devices::None),
+        GpuRequest::Whole { count } => {
+            let mut gpus = 0_u32;
+            let mut found = 0;
+            for (position, gpu) in node.gpus.iter().enumerate() {
+                if found < count && gpu.is_free() && serves(gpu, &request.gpu, node.picker) {
+                    gpus |= 1 << position;
+                    found += 1;
+                }
+            }
+            if found == count {
+                visit(Devices::Whole { gpus });
+            }
+        }
+        _ => {
+            for (position, gpu) in node.gpus.iter().enumerate() {
+                if !serves(gpu, &request.gpu, node.picker)
+                    || !isolation_holds(gpu, request)
+                    || node.gpus[..position].iter().any(|other| other.is_in_state_of(gpu))
+                {
+                    continue;
+                }
+                // At most `GPUS_PER_NODE_MAX` positions.
+                each_choice_on(gpu, position as u8, &request.gpu, visit);
+            }
+        }
+    }
+}
+
+fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn FnMut(Devices)) {
+    match *request {
+        GpuRequest::Share { compute_milli, memory_mib } => {
+            if gpu.compute_free_milli >= compute_milli && gpu.memory_free_mib >= memory_mib {
+                visit(Devices::Share { gpu: position, compute_milli, memory_mib });
+            }
+        }
+        GpuRequest::Replicas { count } => {
+            if gpu.replicas_free >= count {
+                visit(Devices::Replicas { gpu: position, count });
+            }
+        }
+        _ => {
+            let Sharing::Mig(geometry) = gpu.sharing else { return };
+            let Some((index, profile)) = mig_profile(geometry, request) else { return };
+            // The start of the fill order comes first: of equal costs the first choice wins.
+            let preferred = geometry.fill_order_start(gpu.mig, profile);
+            let others = geometry.legal_starts(gpu.mig, profile);
+            for start in preferred.into_iter().chain(others.filter(|s| Some(*s) != preferred)) {
+                visit(Devices::Mig { gpu: position, profile: index, start });
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The fleet as packing sees it: what each node and each of its GPUs has left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gpu_autoscaler_model::{MigGeometry, MigOccupancy};
+
+use crate::request::Request;
+
+/// One thousandth of a GPU's compute, or of a GPU where its memory is the scarcer share.
+pub const WHOLE_GPU_MILLI: u16 = 1000;
+
+/// The most GPUs of one node that packing tells apart.
+///
+/// The largest machine on sale has 16; a set of GPUs is a bit mask of 32.
+pub const GPUS_PER_NODE_MAX: usize = 32;
+
+/// All nodes on which a pod may be placed, in the fixed order that breaks ties.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    /// The nodes; a [`NodeIndex`] is a position in this list.
+    pub nodes: Vec<Node>,
+}
+
+/// Position of a node in [`Fleet::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub u32);
+
+/// What a node has of the resources that are not GPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Processor, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Host memory, in bytes.
+    pub memory_bytes: u64,
+    /// Pods.
+    pub pods: u32,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Ready and not cordoned.
+    pub schedulable: bool,
+    /// All its labels.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// The model of its GPUs; empty where it has none or the model is not known.
+    pub gpu_model: Arc<str>,
+    /// What pods may have of it (allocatable, less the overhead of DaemonSets to come).
+    pub allocatable: Amounts,
+    /// What no pod has yet.
+    pub free: Amounts,
+    /// Its GPUs, in the order of their minor number.
+    pub gpus: Vec<Gpu>,
+    /// Who picks the GPU of a pod that is bound here.
+    pub picker: GpuPicker,
+}
+
+/// Who picks the GPU of a pod that is bound to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuPicker {
+    /// The kubelet with a device plugin: of equal devices any may be taken, so only counts hold.
+    Kubelet,
+    /// The plan: a ResourceClaim or a partition names the device.
+    Plan,
+}
+
+/// A taint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: Arc<str>,
+    /// Its value; empty when it has none.
+    pub value: Arc<str>,
+    /// What it does to a pod that does not tolerate it.
+    pub effect: TaintEffect,
+}
+
+/// What a taint does to a pod that does not tolerate it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaintEffect {
+    /// Keeps it away.
+    NoSchedule,
+    /// Keeps it away where another node will do; a preference, never a refusal.
+    PreferNoSchedule,
+    /// Keeps it away and evicts it.
+    NoExecute,
+}
+
+/// A GPU.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    /// How pods may use it.
+    pub sharing: Sharing,
+    /// Framebuffer, in MiB; 0 where it is not known, and then no request by memory fits.
+    pub memory_mib: u32,
+    /// Framebuffer that no pod was granted, in MiB.
+    pub memory_free_mib: u32,
+    /// Compute that no pod was granted, in thousandths.
+    pub compute_free_milli: u16,
+    /// Replicas that no pod has; 0 where it is not shared by replicas.
+    pub replicas_free: u16,
+    /// What MIG instances take of it.
+    pub mig: MigOccupancy,
+}
+
+/// How pods may use a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// By one pod at a time.
+    Exclusive,
+    /// By pods with any share of memory and compute, each on the GPU that the plan names.
+    Fraction,
+    /// By equal time-slicing replicas.
+    TimeSlicing {
+        /// How many.
+        replicas: u16,
+    },
+    /// By equal replicas, each one client process of an MPS server.
+    Mps {
+        /// How many.
+        replicas: u16,
+    },
+    /// By MIG instances.
+    Mig(&'static MigGeometry),
+}
+
+/// How strongly pods on one GPU are kept apart; a stronger kind satisfies a weaker demand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// Nothing is asked.
+    #[default]
+    None,
+    /// Processes that keep to their limits by a library or by agreement.
+    Cooperative,
+    /// The driver holds the limits: an MPS server.
+    Driver,
+    /// The hardware does: a MIG instance, or a whole GPU.
+    Hardware,
+}
+
+impl Gpu {
+    /// A free GPU of `memory_mib` MiB.
+    pub fn new(sharing: Sharing, memory_mib: u32) -> Self {
+        let replicas_free = match sharing {
+            Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas } => replicas,
+            Sharing::Exclusive | Sharing::Fraction | Sharing::Mig(_) => 0,
+        };
+        Self {
+            sharing,
+            memory_mib,
+            memory_free_mib: memory_mib,
+            compute_free_milli: WHOLE_GPU_MILLI,
+            replicas_free,
+            mig: MigOccupancy::default(),
+        }
+    }
+
+    /// Whether nothing of it was granted.
+    pub fn is_free(&self) -> bool {
+        self.compute_free_milli == WHOLE_GPU_MILLI
+            && self.memory_free_mib == self.memory_mib
+            && self.mig == MigOccupancy::default()
+            && match self.sharing {
+                Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas } => {
+                    self.replicas_free == replicas
+                }
+                Sharing::Exclusive | Sharing::Fraction | Sharing::Mig(_) => true,
+            }
+    }
+
+    /// Whether a choice between the two makes no difference.
+    pub fn is_in_state_of(&self, other: &Self) -> bool {
+        self.compute_free_milli == other.compute_free_milli
+            && self.memory_free_mib == other.memory_free_mib
+            && self.replicas_free == other.replicas_free
+            && self.mig == other.mig
+            && self.memory_mib == other.memory_mib
+            && self.sharing == other.sharing
+    }
+
+    /// What a pod on it may rely on, in thousandths of the GPU: the scarcer of memory and compute.
+    pub fn free_milli(&self) -> u16 {
+        match self.sharing {
+            Sharing::Exclusive => {
+                if self.is_free() {
+                    WHOLE_GPU_MILLI
+                } else {
+                    0
+                }
+            }
+            Sharing::Fraction => {
+                if self.memory_mib == 0 {
+                    return self.compute_free_milli;
+                }
+                let by_memory = u64::from(self.memory_free_mib) * u64::from(WHOLE_GPU_MILLI)
+                    / u64::from(self.memory_mib);
+                // `memory_free_mib <= memory_mib`, so the quotient is at most 1000.
+                self.compute_free_milli.min(by_memory as u16)
+            }
+            Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas } => {
+                let whole = u32::from(WHOLE_GPU_MILLI);
+                // `replicas_free <= replicas`, so the quotient is at most 1000.
+                (u32::from(self.replicas_free) * whole / u32::from(replicas.max(1))) as u16
+            }
+            Sharing::Mig(geometry) => {
+                let taken = self.mig.slices.count_ones() as u16;
+                let slices = u16::from(geometry.memory_slices);
+                (slices - taken.min(slices)) * WHOLE_GPU_MILLI / slices
+            }
+        }
+    }
+
+    /// The isolation that it gives each of its pods.
+    pub fn isolation(&self) -> Isolation {
+        match self.sharing {
+            Sharing::Exclusive | Sharing::Mig(_) => Isolation::Hardware,
+            Sharing::Mps { .. } => Isolation::Driver,
+            Sharing::Fraction => Isolation::Cooperative,
+            Sharing::TimeSlicing { .. } => Isolation::None,
+        }
+    }
+}
+
+/// The devices of a node that a pod is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Devices {
+    /// None was asked for.
+    None,
+    /// Whole GPUs, one bit for each position in [`Node::gpus`].
+    Whole {
+        /// The set.
+        gpus: u32,
+    },
+    /// A share of one GPU.
+    Share {
+        /// Its position in [`Node::gpus`].
+        gpu: u8,
+        /// Compute granted, in thousandths.
+        compute_milli: u16,
+        /// Framebuffer granted, in MiB.
+        memory_mib: u32,
+    },
+    /// One replica of each of a set of shared GPUs, or several of one.
+    Replicas {
+        /// Position of the GPU in [`Node::gpus`].
+        gpu: u8,
+        /// How many of its replicas.
+        count: u16,
+    },
+    /// A MIG instance.
+    Mig {
+        /// Position of the GPU in [`Node::gpus`].
+        gpu: u8,
+        /// Position in [`MigGeometry::profiles`].
+        profile: u8,
+        /// First memory slice.
+        start: u8,
+    },
+}
+
+impl Node {
+    /// Fully free GPUs.
+    pub fn gpus_free(&self) -> u32 {
+        // At most `GPUS_PER_NODE_MAX`.
+        self.gpus.iter().filter(|gpu| gpu.is_free()).count() as u32
+    }
+
+    /// Free thousandths of GPU over all its GPUs.
+    pub fn gpu_free_milli(&self) -> u32 {
+        self.gpus.iter().map(|gpu| u32::from(gpu.free_milli())).sum()
+    }
+
+    /// Takes what `request` was granted.
+    ///
+    /// # Panics
+    /// When it was not free: the grant was not found by [`crate::fit`] on this very state.
+    pub fn take(&mut self, request: &Request, devices: Devices) {
+        let short = "a grant is found on the state that it is taken from";
+        let free = &mut self.free;
+        free.cpu_milli = free.cpu_milli.checked_sub(request.cpu_milli).expect(short);
+        free.memory_bytes = free.memory_bytes.checked_sub(request.memory_bytes).expect(short);
+        free.pods = free.pods.checked_sub(1).expect(short);
+        match devices {
+            Devices::None => {}
+            Devices::Whole { gpus } => {
+                for gpu in positions(gpus) {
+                    let gpu = &mut self.gpus[gpu];
+                    assert!(gpu.is_free(), "{short}");
+                    gpu.compute_free_milli = 0;
+                    gpu.memory_free_mib = 0;
+                    gpu.replicas_free = 0;
+                }
+            }
+            Devices::Share { gpu, compute_milli, memory_mib } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                gpu.compute_free_milli =
+                    gpu.compute_free_milli.checked_sub(compute_milli).expect(short);
+                gpu.memory_free_mib = gpu.memory_free_mib.checked_sub(memory_mib).expect(short);
+            }
+            Devices::Replicas { gpu, count } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                gpu.replicas_free = gpu.replicas_free.checked_sub(count).expect(short);
+            }
+            Devices::Mig { gpu, profile, start } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                let Sharing::Mig(geometry) = gpu.sharing else { panic!("{short}") };
+                let profile = &geometry.profiles[usize::from(profile)];
+                assert!(geometry.may_place(gpu.mig, profile, start), "{short}");
+                gpu.mig = gpu.mig.with(profile, start);
+            }
+        }
+    }
+
+    /// Gives back what [`Node::take`] took with the same arguments.
+    pub fn give_back(&mut self, request: &Request, devices: Devices) {
+        self.free.cpu_milli += request.cpu_milli;
+        self.free.memory_bytes += request.memory_bytes;
+        self.free.pods += 1;
+        match devices {
+            Devices::None => {}
+            Devices::Whole { gpus } => {
+                for gpu in positions(gpus) {
+                    let gpu = &mut self.gpus[gpu];
+                    *gpu = Gpu::new(gpu.sharing, gpu.memory_mib);
+                }
+            }
+            Devices::Share { gpu, compute_milli, memory_mib } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                gpu.compute_free_milli += compute_milli;
+                gpu.memory_free_mib += memory_mib;
+            }
+            Devices::Replicas { gpu, count } => {
+                self.gpus[usize::from(gpu)].replicas_free += count;
+            }
+            Devices::Mig { gpu, profile, start } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                if let Sharing::Mig(geometry) = gpu.sharing {
+                    gpu.mig = gpu.mig.without(&geometry.profiles[usize::from(profile)], start);
+                }
+            }
+        }
+    }
+}
+
+/// The positions of the bits that are set, ascending.
+pub fn positions(set: u32) -> impl Iterator<Item = usize> {
+    (0..GPUS_PER_NODE_MAX).filter(move |&position| set >> position & 1 == 1)
+}
+
+impl Fleet {
+    /// The node at `index`.
+    pub fn node(&self, index: NodeIndex) -> &Node {
+        &self.nodes[index.0 as usize]
+    }
+
+    /// Takes what a pod was granted; see [`Node::take`].
+    pub fn take(&mut self, request: &Request, placement: Assignment) {
+        self.nodes[placement.node.0 as usize].take(request, placement.devices);
+    }
+
+    /// Gives back what a pod was granted; see [`Node::give_back`].
+    pub fn give_back(&mut self, request: &Request, placement: Assignment) {
+        self.nodes[placement.node.0 as usize].give_back(request, placement.devices);
+    }
+}
+
+/// A node, and the devices on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Assignment {
+    /// The node.
+    pub node: NodeIndex,
+    /// The devices on it.
+    pub devices: Devices,
+}

@@ -1,0 +1,210 @@
+//! Why a pod is not placed, with the value, the limit, and what would make it fit.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fit::{Obstacle, obstacle, standing_obstacle};
+use crate::fleet::{Fleet, Node};
+use crate::request::{GpuRequest, InvalidRequest, PodKind};
+
+/// Why a pod is not placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request makes no sense on any fleet.
+    Invalid(InvalidRequest),
+    /// It has constraints that packing does not cover exactly: kube-scheduler places it.
+    Uncovered {
+        /// Their paths in the pod's spec.
+        constraints: Vec<Arc<str>>,
+    },
+    /// There is no node at all.
+    EmptyFleet,
+    /// It fits on no node.
+    NoRoom {
+        /// For each obstacle, in the order in which they are looked for, on how many nodes it is
+        /// the first.
+        nodes: Vec<(Obstacle, u32)>,
+        /// What would make it fit.
+        remedy: Remedy,
+    },
+    /// A member of its gang fits nowhere, so none is placed.
+    Gang {
+        /// The gang.
+        gang: Arc<str>,
+        /// How many members it has.
+        members: u32,
+        /// How many of them found room together.
+        found_room: u32,
+        /// The member that did not.
+        first_refused: Arc<str>,
+        /// Why that one did not.
+        because: Box<Refusal>,
+    },
+}
+
+/// What would make a refused pod fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// A node without this obstacle.
+    NodeWithout(Obstacle),
+    /// Pods that leave a node which is large enough.
+    Free {
+        /// What is short.
+        resource: Obstacle,
+        /// What is asked.
+        asked: u64,
+        /// The most that one suitable node has free.
+        free_max: u64,
+    },
+    /// A larger node: no suitable one has as much even when it is empty.
+    LargerNode {
+        /// What is short.
+        resource: Obstacle,
+        /// What is asked.
+        asked: u64,
+        /// The most that one suitable node has.
+        allocatable_max: u64,
+    },
+}
+
+/// Why `pod` fits on no node of `fleet`; to be called only when it does not.
+pub fn no_room(fleet: &Fleet, pod: &PodKind) -> Refusal {
+    if fleet.nodes.is_empty() {
+        return Refusal::EmptyFleet;
+    }
+    let mut nodes: Vec<(Obstacle, u32)> = Vec::new();
+    for node in &fleet.nodes {
+        let Some(found) = obstacle(node, pod) else { continue };
+        match nodes.binary_search_by_key(&found, |&(o, _)| o) {
+            Ok(at) => nodes[at].1 += 1,
+            Err(at) => nodes.insert(at, (found, 1)),
+        }
+    }
+    // The node that comes closest meets its obstacle last.
+    let last = nodes.last().map_or(Obstacle::Unschedulable, |&(o, _)| o);
+    let suitable: Vec<&Node> =
+        fleet.nodes.iter().filter(|node| standing_obstacle(node, pod).is_none()).collect();
+    Refusal::NoRoom { nodes, remedy: remedy(&suitable, pod, last) }
+}
+
+fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
+    let request = &pod.request;
+    let most = |of: &dyn Fn(&Node) -> u64| suitable.iter().map(|node| of(node)).max().unwrap_or(0);
+    let (asked, free_max, allocatable_max) = match last {
+        Obstacle::Pods => (1, 0, most(&|node| node.allocatable.pods.into())),
+        Obstacle::Cpu => (
+            request.cpu_milli,
+            most(&|node| node.free.cpu_milli),
+            most(&|node| node.allocatable.cpu_milli),
+        ),
+        Obstacle::Memory => (
+            request.memory_bytes,
+            most(&|node| node.free.memory_bytes),
+            most(&|node| node.allocatable.memory_bytes),
+        ),
+        Obstacle::Gpu => match request.gpu {
+            GpuRequest::Whole { count } => (
+                count.into(),
+                most(&|node| node.gpus_free().into()),
+                most(&|node| node.gpus.len() as u64),
+            ),
+            GpuRequest::Share { compute_milli, .. } => (
+                compute_milli.into(),
+                most(&|node| {
+                    node.gpus.iter().map(|gpu| u64::from(gpu.free_milli())).max().unwrap_or(0)
+                }),
+                1000,
+            ),
+            GpuRequest::Replicas { count } => (
+                count.into(),
+                most(&|node| node.gpus.iter().map(|gpu| u64::from(gpu.replicas_free)).sum()),
+                u64::from(count),
+            ),
+            GpuRequest::None | GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. } => (1, 0, 1),
+        },
+        standing => return Remedy::NodeWithout(standing),
+    };
+    if asked > allocatable_max {
+        Remedy::LargerNode { resource: last, asked, allocatable_max }
+    } else {
+        Remedy::Free { resource: last, asked, free_max }
+    }
+}
+
+impl Obstacle {
+    /// The obstacle in words, after "N nodes: ".
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unschedulable => "not ready or cordoned",
+            Self::NodeSelector => "node selector does not match",
+            Self::Taint => "taint not tolerated",
+            Self::Model => "other GPU model",
+            Self::Sharing => "GPUs not shared in the way that is asked, or too few",
+            Self::Isolation => "isolation too weak",
+            Self::Pods => "pod limit reached",
+            Self::Cpu => "too little cpu",
+            Self::Memory => "too little memory",
+            Self::Gpu => "too little GPU",
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Cpu => " thousandths of a core",
+            Self::Memory => " bytes of memory",
+            Self::Gpu => " GPUs, thousandths of a GPU, replicas or instances",
+            _ => "",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::Uncovered { constraints } => {
+                write!(f, "left to kube-scheduler, since packing does not cover ")?;
+                for (index, constraint) in constraints.iter().enumerate() {
+                    write!(f, "{}`{constraint}`", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::EmptyFleet => write!(f, "there is no node"),
+            Self::NoRoom { nodes, remedy } => {
+                let total: u32 = nodes.iter().map(|&(_, count)| count).sum();
+                write!(f, "0 of {total} nodes fit:")?;
+                for (index, (obstacle, count)) in nodes.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, "{comma} {count} {}", obstacle.as_str())?;
+                }
+                write!(f, "; {remedy}")
+            }
+            Self::Gang { gang, members, found_room, first_refused, because } => write!(
+                f,
+                "gang `{gang}` is placed whole or not at all: {found_room} of {members} members \
+                 found room, `{first_refused}` did not: {because}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeWithout(obstacle) => {
+                write!(f, "it would fit on a node without: {}", obstacle.as_str())
+            }
+            Self::Free { resource, asked, free_max } => write!(
+                f,
+                "it would fit with {asked}{} free on one node, where now at most {free_max} are",
+                resource.unit()
+            ),
+            Self::LargerNode { resource, asked, allocatable_max } => write!(
+                f,
+                "it would fit on a node of {asked}{}, where no suitable one has more than \
+                 {allocatable_max}",
+                resource.unit()
+            ),
+        }
+    }
+}

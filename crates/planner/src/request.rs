@@ -1,0 +1,185 @@
+//! What a pod asks for, as packing sees it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fleet::{GPUS_PER_NODE_MAX, Isolation, Taint, TaintEffect, WHOLE_GPU_MILLI};
+
+/// A pod that waits for a node.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its namespace and name, for reports.
+    pub name: Arc<str>,
+    /// Its priority; higher is placed first.
+    pub priority: i32,
+    /// What it asks of its node. Pods of equal kind are interchangeable.
+    pub kind: PodKind,
+    /// The gang that it belongs to: placed whole or not at all.
+    pub gang: Option<Arc<str>>,
+    /// Constraints that it has and packing does not cover exactly, by their path in the pod's
+    /// spec: such a pod is left to kube-scheduler.
+    pub uncovered: Vec<Arc<str>>,
+}
+
+/// What a pod asks of its node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodKind {
+    /// The resources.
+    pub request: Request,
+    /// Labels that the node must have.
+    pub node_selector: BTreeMap<Arc<str>, Arc<str>>,
+    /// The taints that are tolerated.
+    pub tolerations: Vec<Toleration>,
+}
+
+/// The resources that a pod asks for: the effective request of all its containers, so the larger
+/// of the greatest init container and the sum of containers and sidecars.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Request {
+    /// Processor, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Host memory, in bytes.
+    pub memory_bytes: u64,
+    /// GPUs.
+    pub gpu: GpuRequest,
+    /// The GPU models that will do, sorted; empty when any will.
+    pub models: Vec<Arc<str>>,
+    /// The weakest isolation that will do.
+    pub isolation: Isolation,
+}
+
+/// The GPUs that a pod asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GpuRequest {
+    /// None.
+    None,
+    /// Whole GPUs of one node.
+    Whole {
+        /// How many.
+        count: u16,
+    },
+    /// A share of one GPU.
+    Share {
+        /// Compute, in thousandths of a GPU.
+        compute_milli: u16,
+        /// Framebuffer, in MiB.
+        memory_mib: u32,
+    },
+    /// Replicas of shared GPUs.
+    Replicas {
+        /// How many.
+        count: u16,
+    },
+    /// One MIG instance.
+    Mig {
+        /// NVIDIA's name of the profile, such as `1g.5gb`.
+        profile: Arc<str>,
+    },
+    /// One MIG instance of the smallest profile that holds this.
+    MigAtLeast {
+        /// Compute slices.
+        compute_slices: u8,
+        /// Framebuffer, in MiB.
+        memory_mib: u32,
+    },
+}
+
+/// A toleration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Toleration {
+    /// The key that it is for; empty tolerates every key, and then `value` must be `None`.
+    pub key: Arc<str>,
+    /// The value that it is for; `None` tolerates every value (`operator: Exists`).
+    pub value: Option<Arc<str>>,
+    /// The effect that it is for; `None` tolerates every effect.
+    pub effect: Option<TaintEffect>,
+}
+
+impl Toleration {
+    /// Whether it tolerates `taint`.
+    ///
+    /// Source: Kubernetes `v1.Toleration.ToleratesTaint`.
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        self.effect.is_none_or(|effect| effect == taint.effect)
+            && (self.key.is_empty() || self.key == taint.key)
+            && self.value.as_ref().is_none_or(|value| *value == taint.value)
+    }
+}
+
+/// Why a request makes no sense on any fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidRequest {
+    /// A count or size of zero that would take nothing.
+    Zero {
+        /// Which field.
+        field: &'static str,
+    },
+    /// A count or size that no machine has.
+    TooLarge {
+        /// Which field.
+        field: &'static str,
+        /// What was asked.
+        value: u64,
+        /// The most that can be asked.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for InvalidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero { field } => write!(f, "{field} is 0, but must be at least 1"),
+            Self::TooLarge { field, value, limit } => {
+                write!(f, "{field} is {value}, but at most {limit} can be asked of one node")
+            }
+        }
+    }
+}
+
+impl Request {
+    /// Whether it makes sense on any fleet at all.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] names the field.
+    pub fn validate(&self) -> Result<(), InvalidRequest> {
+        let at_most = |field, value: u64, limit: u64| {
+            if value > limit {
+                Err(InvalidRequest::TooLarge { field, value, limit })
+            } else {
+                Ok(())
+            }
+        };
+        match self.gpu {
+            GpuRequest::None | GpuRequest::Mig { .. } => Ok(()),
+            GpuRequest::Whole { count: 0 } | GpuRequest::Replicas { count: 0 } => {
+                Err(InvalidRequest::Zero { field: "GPU count" })
+            }
+            GpuRequest::Whole { count } => {
+                at_most("GPU count", count.into(), GPUS_PER_NODE_MAX as u64)
+            }
+            GpuRequest::Replicas { .. } => Ok(()),
+            GpuRequest::Share { compute_milli: 0, memory_mib: 0 }
+            | GpuRequest::MigAtLeast { compute_slices: 0, memory_mib: 0 } => {
+                Err(InvalidRequest::Zero { field: "GPU share" })
+            }
+            GpuRequest::Share { compute_milli, .. } => at_most(
+                "GPU compute share in thousandths",
+                compute_milli.into(),
+                WHOLE_GPU_MILLI.into(),
+            ),
+            GpuRequest::MigAtLeast { compute_slices, .. } => {
+                at_most("MIG compute slices", compute_slices.into(), 7)
+            }
+        }
+    }
+
+    /// Thousandths of GPU that it takes where memory is not the scarcer share.
+    pub fn gpu_milli(&self) -> u32 {
+        match self.gpu {
+            GpuRequest::Whole { count } => u32::from(count) * u32::from(WHOLE_GPU_MILLI),
+            GpuRequest::Share { compute_milli, .. } => compute_milli.into(),
+            _ => 0,
+        }
+    }
+}

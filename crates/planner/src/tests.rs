@@ -1,0 +1,244 @@
+//! Behavior of placement and its check on small fleets.
+
+use std::sync::Arc;
+
+use gpu_autoscaler_model::A100_40GB;
+
+use crate::check::{FaultKind, check};
+use crate::demand::Demand;
+use crate::fit::Obstacle;
+use crate::fleet::*;
+use crate::place::place;
+use crate::refusal::{Refusal, Remedy};
+use crate::request::*;
+use crate::strategy::Strategy;
+
+fn node(name: &str, gpus: Vec<Gpu>) -> Node {
+    let allocatable = Amounts { cpu_milli: 64_000, memory_bytes: 256 << 30, pods: 110 };
+    Node {
+        name: name.into(),
+        schedulable: true,
+        labels: Default::default(),
+        taints: Vec::new(),
+        gpu_model: "A100".into(),
+        allocatable,
+        free: allocatable,
+        gpus,
+        picker: GpuPicker::Plan,
+    }
+}
+
+fn whole(count: usize) -> Vec<Gpu> {
+    vec![Gpu::new(Sharing::Exclusive, 40_960); count]
+}
+
+fn fleet(nodes: Vec<Node>) -> Fleet {
+    Fleet { nodes }
+}
+
+fn pod(name: &str, gpu: GpuRequest) -> Pod {
+    Pod {
+        name: name.into(),
+        priority: 0,
+        kind: PodKind {
+            request: Request {
+                cpu_milli: 1_000,
+                memory_bytes: 1 << 30,
+                gpu,
+                models: Vec::new(),
+                isolation: Isolation::None,
+            },
+            node_selector: Default::default(),
+            tolerations: Vec::new(),
+        },
+        gang: None,
+        uncovered: Vec::new(),
+    }
+}
+
+fn gpus(count: u16) -> GpuRequest {
+    GpuRequest::Whole { count }
+}
+
+const STRATEGIES: [Strategy; 6] = [
+    Strategy::Default,
+    Strategy::BestFit,
+    Strategy::FirstFit,
+    Strategy::WorstFit,
+    Strategy::Fgd,
+    Strategy::Random { seed: 7 },
+];
+
+/// Places, checks, and gives the names of the nodes.
+fn nodes_of(pods: &[Pod], fleet: &Fleet, strategy: Strategy) -> Vec<Option<Arc<str>>> {
+    let results = place(pods, fleet, &Demand::default(), strategy);
+    let placed: Vec<Option<Assignment>> =
+        results.iter().map(|result| result.as_ref().ok().copied()).collect();
+    assert_eq!(check(pods, fleet, &placed), vec![], "{strategy:?}");
+    placed.iter().map(|p| p.map(|p| fleet.node(p.node).name.clone())).collect()
+}
+
+#[test]
+fn best_fit_takes_the_node_with_the_least_left_and_worst_fit_the_most() {
+    let fleet =
+        fleet(vec![node("six", whole(6)), node("three", whole(3)), node("eight", whole(8))]);
+    let pods = [pod("p", gpus(2))];
+    assert_eq!(nodes_of(&pods, &fleet, Strategy::BestFit)[0].as_deref(), Some("three"));
+    assert_eq!(nodes_of(&pods, &fleet, Strategy::WorstFit)[0].as_deref(), Some("eight"));
+    assert_eq!(nodes_of(&pods, &fleet, Strategy::FirstFit)[0].as_deref(), Some("six"));
+}
+
+#[test]
+fn best_fit_among_four_two_and_one_free() {
+    let fleet = fleet(vec![node("four", whole(4)), node("two", whole(2)), node("one", whole(1))]);
+    let on = |count| nodes_of(&[pod("p", gpus(count))], &fleet, Strategy::BestFit)[0].clone();
+    assert_eq!(on(1).as_deref(), Some("one"));
+    assert_eq!(on(2).as_deref(), Some("two"));
+    assert_eq!(on(5), None);
+}
+
+#[test]
+fn a_gang_is_placed_whole_or_not_at_all() {
+    let fleet = fleet(vec![node("a", whole(4)), node("b", whole(2))]);
+    let gang = |name: &str, size: u16| Pod { gang: Some("g".into()), ..pod(name, gpus(size)) };
+    for strategy in STRATEGIES {
+        let fits = [gang("x", 4), gang("y", 2)];
+        assert!(nodes_of(&fits, &fleet, strategy).iter().all(Option::is_some));
+        // The lone pod takes what the refused gang left.
+        let split = [gang("x", 4), gang("y", 2), gang("z", 1), pod("lone", gpus(4))];
+        let placed = nodes_of(&split, &fleet, strategy);
+        assert_eq!(placed[..3], [None, None, None], "{strategy:?}");
+        assert_eq!(placed[3].as_deref(), Some("a"), "{strategy:?}");
+    }
+}
+
+#[test]
+fn refusals_name_the_reason_the_value_and_the_limit() {
+    let mut tainted = node("tainted", whole(8));
+    let (key, value) = ("dedicated".into(), "".into());
+    tainted.taints.push(Taint { key, value, effect: TaintEffect::NoSchedule });
+    let mut cordoned = node("cordoned", whole(8));
+    cordoned.schedulable = false;
+    let fleet = fleet(vec![node("a", whole(2)), tainted, cordoned]);
+    let refusal = |pod: Pod| {
+        place(&[pod], &fleet, &Demand::default(), Strategy::Default).remove(0).expect_err("refused")
+    };
+    let text = |pod| refusal(pod).to_string();
+    assert_eq!(text(pod("p", gpus(0))), "GPU count is 0, but must be at least 1");
+    assert_eq!(
+        text(pod("p", gpus(33))),
+        "GPU count is 33, but at most 32 can be asked of one node"
+    );
+    let mut large = pod("p", gpus(1));
+    large.kind.request.cpu_milli = u64::MAX;
+    assert_eq!(
+        refusal(large),
+        Refusal::NoRoom {
+            nodes: vec![(Obstacle::Unschedulable, 1), (Obstacle::Taint, 1), (Obstacle::Cpu, 1)],
+            remedy: Remedy::LargerNode {
+                resource: Obstacle::Cpu,
+                asked: u64::MAX,
+                allocatable_max: 64_000
+            },
+        }
+    );
+    let mut picky = pod("p", gpus(1));
+    picky.kind.request.models = vec!["H100".into()];
+    assert!(text(picky).ends_with("it would fit on a node without: other GPU model"));
+    let slice = pod("p", GpuRequest::Mig { profile: "1g.5gb".into() });
+    assert!(text(slice).contains("1 GPUs not shared in the way that is asked"));
+    let mut spread = pod("p", gpus(1));
+    spread.uncovered = vec!["spec.resourceClaims".into()];
+    assert!(text(spread).contains("does not cover `spec.resourceClaims`"));
+    let none = place(&[pod("p", gpus(1))], &Fleet::default(), &Demand::default(), Strategy::Fgd);
+    assert_eq!(none, vec![Err(Refusal::EmptyFleet)]);
+}
+
+#[test]
+fn ten_thousand_equal_pods_fill_the_fleet_exactly() {
+    let fleet = fleet((0..10).map(|i| node(&format!("n{i}"), whole(4))).collect());
+    let pods: Vec<Pod> = (0..10_000).map(|i| pod(&format!("p{i}"), gpus(1))).collect();
+    for strategy in STRATEGIES {
+        let placed = nodes_of(&pods, &fleet, strategy);
+        assert_eq!(placed.iter().flatten().count(), 40, "{strategy:?}");
+    }
+}
+
+#[test]
+fn shares_need_a_node_where_the_plan_picks_the_gpu() {
+    let share = pod("p", GpuRequest::Share { compute_milli: 500, memory_mib: 10_000 });
+    let gpus = vec![Gpu::new(Sharing::Fraction, 40_960)];
+    let mut by_kubelet = node("kubelet", gpus.clone());
+    by_kubelet.picker = GpuPicker::Kubelet;
+    let fleet = fleet(vec![by_kubelet, node("plan", gpus)]);
+    let pods = [share.clone(), share.clone(), share];
+    for strategy in STRATEGIES {
+        let placed = nodes_of(&pods, &fleet, strategy);
+        assert_eq!(placed.iter().flatten().filter(|n| ***n == *"plan").count(), 2);
+        assert_eq!(placed.iter().flatten().count(), 2);
+    }
+}
+
+#[test]
+fn mig_instances_fill_a_gpu_without_overlap() {
+    let gpu = Gpu::new(Sharing::Mig(&A100_40GB), 40_960);
+    let fleet = fleet(vec![node("mig", vec![gpu])]);
+    let slice = |profile: &str| pod(profile, GpuRequest::Mig { profile: profile.into() });
+    let pods = [slice("3g.20gb"), slice("2g.10gb"), slice("1g.5gb"), slice("1g.5gb")];
+    let placed = nodes_of(&pods, &fleet, Strategy::BestFit);
+    assert!(placed.iter().all(Option::is_some));
+    let two = [slice("4g.20gb"), slice("4g.20gb")];
+    assert_eq!(nodes_of(&two, &fleet, Strategy::BestFit).iter().flatten().count(), 1);
+}
+
+#[test]
+fn a_time_slice_gives_no_isolation() {
+    let gpu = |sharing| vec![Gpu::new(sharing, 40_960)];
+    let fleet = fleet(vec![
+        node("slices", gpu(Sharing::TimeSlicing { replicas: 4 })),
+        node("mps", gpu(Sharing::Mps { replicas: 4 })),
+    ]);
+    let mut pod = pod("p", GpuRequest::Replicas { count: 1 });
+    pod.kind.request.isolation = Isolation::Driver;
+    assert_eq!(
+        nodes_of(std::slice::from_ref(&pod), &fleet, Strategy::FirstFit)[0].as_deref(),
+        Some("mps")
+    );
+    pod.kind.request.isolation = Isolation::Hardware;
+    assert_eq!(nodes_of(&[pod], &fleet, Strategy::FirstFit)[0], None);
+}
+
+#[test]
+fn the_check_finds_each_fault() {
+    let mut cordoned = node("cordoned", whole(8));
+    cordoned.schedulable = false;
+    let mig = node("mig", vec![Gpu::new(Sharing::Mig(&A100_40GB), 40_960)]);
+    let fleet = fleet(vec![node("a", whole(2)), cordoned, mig]);
+    let at = |node, devices| Some(Assignment { node: NodeIndex(node), devices });
+    let one = |bits| Devices::Whole { gpus: bits };
+    let kinds = |pods: &[Pod], placed: &[Option<Assignment>]| {
+        check(pods, &fleet, placed).into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
+    };
+    let two = [pod("x", gpus(1)), pod("y", gpus(1))];
+    assert_eq!(kinds(&two, &[at(0, one(1)), at(0, one(2))]), []);
+    assert_eq!(
+        kinds(&two, &[at(0, one(1)), at(0, one(1))]),
+        [FaultKind::Overcommitted { resource: "a whole GPU", granted: 2, free: 1 }]
+    );
+    assert_eq!(kinds(&two[..1], &[at(0, one(4))]), [FaultKind::Devices]);
+    assert_eq!(kinds(&two[..1], &[at(0, one(3))]), [FaultKind::Devices]);
+    assert_eq!(kinds(&two[..1], &[at(1, one(1))]), [FaultKind::Unschedulable]);
+    assert_eq!(kinds(&two[..1], &[at(9, one(1))]), [FaultKind::NoSuchNode]);
+    let gang = two.clone().map(|pod| Pod { gang: Some("g".into()), ..pod });
+    assert_eq!(
+        kinds(&gang, &[at(0, one(1)), None]),
+        [FaultKind::GangSplit { placed: 1, members: 2 }]
+    );
+    let slice = pod("s", GpuRequest::Mig { profile: "2g.10gb".into() });
+    let on = |start| Devices::Mig { gpu: 0, profile: 3, start };
+    assert_eq!(kinds(std::slice::from_ref(&slice), &[at(2, on(1))]), [FaultKind::IllegalMigLayout]);
+    assert_eq!(
+        kinds(&[slice.clone(), slice], &[at(2, on(2)), at(2, on(2))]),
+        [FaultKind::IllegalMigLayout]
+    );
+}
