@@ -1,0 +1,21 @@
+//! The cluster edge: Kubernetes objects into `model`, and effects into the cluster.
+//!
+//! In: what an API server or a dump says. Out: `model::Delta`, and a `model::Receipt` for every
+//! effect.
+//!
+//! # Invariants
+//! - One malformed object is one [`decode::ObjectError`]; it never stops a stream or a dump.
+//! - No Kubernetes object is kept whole: what is read goes straight into `model`.
+//! - Without the feature `client` there is no network stack and no async runtime: the decoding
+//!   half serves the command line and the fuzz targets.
+//! - Nothing is decided here. An effect is performed as it is told, under its precondition, or
+//!   not at all.
+
+pub mod decode;
+pub mod quantity;
+pub mod sense;
+
+mod intern;
+mod node_labels;
+mod requests;
+mod wire;

@@ -1,0 +1,172 @@
+//! The fields of Kubernetes objects that are read, as they stand in JSON.
+//!
+//! Fields that are not named here are ignored. `null` counts as absent, as the API server does.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::quantity::QuantityText;
+
+type Map<T> = Option<BTreeMap<String, T>>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Meta {
+    pub name: String,
+    pub namespace: Option<String>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub generation: Option<i64>,
+    pub creation_timestamp: Option<String>,
+    pub deletion_timestamp: Option<String>,
+    pub labels: Map<String>,
+    pub annotations: Map<String>,
+    pub owner_references: Option<Vec<OwnerReference>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct OwnerReference {
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    pub controller: Option<bool>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Node {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: NodeSpec,
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct NodeSpec {
+    pub unschedulable: Option<bool>,
+    pub taints: Option<Vec<Taint>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Taint {
+    pub key: String,
+    pub value: Option<String>,
+    pub effect: String,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct NodeStatus {
+    pub capacity: Map<QuantityText>,
+    pub allocatable: Map<QuantityText>,
+    pub conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub observed_generation: Option<i64>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Pod {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: PodSpec,
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodSpec {
+    pub node_name: Option<String>,
+    pub priority: Option<i32>,
+    pub containers: Option<Vec<Container>>,
+    pub init_containers: Option<Vec<Container>>,
+    pub resources: Option<ContainerResources>,
+    pub overhead: Map<QuantityText>,
+    pub scheduling_gates: Option<Vec<SchedulingGate>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Container {
+    #[serde(default)]
+    pub resources: ContainerResources,
+    pub restart_policy: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct ContainerResources {
+    pub requests: Map<QuantityText>,
+    pub limits: Map<QuantityText>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SchedulingGate {
+    pub name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodStatus {
+    pub phase: Option<String>,
+    pub start_time: Option<String>,
+    pub conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct DisruptionBudget {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub status: DisruptionBudgetStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DisruptionBudgetStatus {
+    pub disruptions_allowed: Option<i64>,
+    pub observed_generation: Option<i64>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Event {
+    pub metadata: Meta,
+}
+
+/// One of our own resources; its spec is read by [`crate::sense`].
+#[derive(Deserialize)]
+pub(crate) struct Policy {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    pub status: PolicyStatus,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct PolicyStatus {
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// What is needed to name an object whose other fields cannot be read.
+#[derive(Deserialize)]
+pub(crate) struct Nameable {
+    #[serde(default)]
+    pub metadata: NameableMeta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NameableMeta {
+    pub name: serde_json::Value,
+    pub namespace: serde_json::Value,
+    pub uid: serde_json::Value,
+    pub resource_version: serde_json::Value,
+}
