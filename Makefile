@@ -1,0 +1,65 @@
+# Every target installs what it lacks (Debian packages as root, a message otherwise), and the
+# second time works without the network. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Seed and repetitions of the `show-` targets; empty means the target's own default.
+SEED ?=
+TIMES ?=
+export SEED TIMES TRACES
+
+CARGO ?= cargo
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install-deps
+install-deps: ## Install the Debian packages that tests need (as root; else say which).
+	@tests/cluster/install-deps.sh
+
+.PHONY: programs
+programs: install-deps ## Build the programs of the test control plane (about 10 minutes once).
+	@tests/cluster/build.sh
+
+.PHONY: build
+build: ## Build everything.
+	$(CARGO) build --workspace
+
+.PHONY: demo
+demo: ## Run the demo in one process, no cluster: DEMO_ARGS='--for 7d --speed max -o json'.
+	@$(CARGO) run --quiet -p gpu-autoscaler -- demo $(DEMO_ARGS)
+
+.PHONY: test
+test: ## Run all tests; REQUIRE_ALL=1 turns every skip, save GPU tests, into a failure.
+	@if [[ -n "$${REQUIRE_ALL:-}" ]]; then $(MAKE) --no-print-directory programs; \
+	else $(MAKE) --no-print-directory programs || echo 'tests that need the control plane will be skipped' >&2; fi
+	$(CARGO) test --workspace
+
+.PHONY: lint
+lint: ## Formatting, lints, licenses.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	.ci/licenses
+
+.PHONY: cluster
+cluster: programs ## Start the test control plane and print its kubeconfig; Ctrl-C stops it.
+	@$(CARGO) run --quiet -p tests --bin cluster -- $(CLUSTER_ARGS)
+
+.PHONY: dev-cluster
+dev-cluster: ## The same with 20 GPU nodes and a Prometheus.
+	@$(MAKE) --no-print-directory cluster CLUSTER_ARGS='--nodes 20 --prometheus'
+
+.PHONY: bench
+bench: ## Measure; results and their commands are in benches/results/.
+	@benches/run
+
+.PHONY: soak
+soak: ## The same tests as `test` with large counts: SEED=, TIMES=.
+	@.ci/soak
+
+show-%: ## Show line M of an issue's claims: make show-path-2 SEED=7.
+	@mkdir -p target/show
+	@.ci/show/$*.sh
