@@ -66,8 +66,7 @@ impl fmt::Display for FindingKind {
 }
 
 /// What a pod made of its devices in a window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PodUsage {
     /// How long the window was observed in fact, in seconds: gaps do not count.
     pub observed_secs: u64,
@@ -92,7 +91,7 @@ pub struct PodUsage {
 /// How much of what a pod holds is wasted, 0 to 100.
 ///
 /// 60 % of it is compute that was not used, 40 % memory that was not used: the published weights.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct WasteScore {
     /// Out of 60.
     pub compute: f64,
@@ -109,23 +108,20 @@ impl WasteScore {
 }
 
 /// A GPU whose use is not known, and why. It is neither idle nor busy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnknownGpus {
     /// The node.
     pub node: NodeName,
     /// How many of its GPUs, or of its GPU resources where they are slices or replicas.
     pub count: u32,
     /// The pod that holds them, if one does.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<ObjectKey>,
     /// Why it is not known.
     pub why: UnknownReason,
 }
 
 /// Why use is not known.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "reason")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnknownReason {
     /// No exporter ever reported them.
     NeverMeasured,
@@ -137,10 +133,8 @@ pub enum UnknownReason {
     /// Not observed for long enough yet.
     TooShort {
         /// Seconds observed so far.
-        #[serde(rename = "observedSecs")]
         observed_secs: u64,
         /// Seconds needed.
-        #[serde(rename = "neededSecs")]
         needed_secs: u64,
     },
     /// The exporter reports the device but no compute counter.
@@ -154,6 +148,21 @@ pub enum UnknownReason {
         /// The nodes or addresses that do.
         between: Vec<Arc<str>>,
     },
+}
+
+impl UnknownReason {
+    /// As text, in one word.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::NeverMeasured => "NeverMeasured",
+            Self::Stale { .. } => "Stale",
+            Self::TooShort { .. } => "TooShort",
+            Self::NoActivityCounter => "NoActivityCounter",
+            Self::SharedWithoutProcesses => "SharedWithoutProcesses",
+            Self::NotAttributed => "NotAttributed",
+            Self::Disagreement { .. } => "Disagreement",
+        }
+    }
 }
 
 impl fmt::Display for UnknownReason {

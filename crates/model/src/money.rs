@@ -170,7 +170,7 @@ impl TryFrom<MoneyText> for Money {
 
 impl From<Money> for MoneyText {
     fn from(money: Money) -> Self {
-        Self { amount: Exact(money.nanos).to_string(), currency: money.currency }
+        Self { amount: money.exact(), currency: money.currency }
     }
 }
 
@@ -203,6 +203,11 @@ impl Money {
     /// In nano-units.
     pub const fn as_nanos(self) -> i128 {
         self.nanos
+    }
+
+    /// The amount as a decimal, without loss, without trailing zeros and without the currency.
+    pub fn exact(self) -> String {
+        Exact(self.nanos).to_string()
     }
 
     /// The currency.

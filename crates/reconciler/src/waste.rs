@@ -44,6 +44,11 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         }
         usages.insert(uid.clone(), usage);
     }
+    let ended = state.pods.values().filter(|e| e.pod.requests.has_gpu() && !e.pod.is_active());
+    report.refusals.extend(ended.map(|entry| Refusal {
+        pod: entry.pod.key.clone(),
+        why: RefusalReason::Ended { phase: entry.pod.phase },
+    }));
     for node in state.nodes.values() {
         let held = held.get(&node.name).copied().unwrap_or(0);
         unknown.extend(unmeasured(now, state, node, held, policy));
@@ -62,9 +67,6 @@ pub(crate) fn requested(pod: &Pod) -> u32 {
 
 /// The node that a pod runs on, or why nothing is decided for it.
 fn bound_node<'s>(state: &'s State, pod: &Pod) -> Result<&'s Node, RefusalReason> {
-    if !pod.is_active() {
-        return Err(RefusalReason::Ended { phase: pod.phase });
-    }
     let Some(name) = &pod.node else {
         return Err(if pod.gates.is_empty() {
             RefusalReason::Unscheduled { says: pod.unschedulable.clone() }

@@ -117,9 +117,9 @@ fn pure_rooms_are_pure() {
         for source in sources(&folder.join("src")) {
             let text = fs::read_to_string(&source).expect("readable");
             for banned in ["async fn", ".await", "unsafe ", "HashMap", "HashSet", "tracing::"] {
-                let at = text.lines().position(|line| {
-                    !line.trim_start().starts_with("//") && line.contains(banned)
-                });
+                let at = text
+                    .lines()
+                    .position(|line| !line.trim_start().starts_with("//") && line.contains(banned));
                 assert!(at.is_none(), "{}:{}: `{banned}`", source.display(), at.unwrap_or(0) + 1);
             }
         }

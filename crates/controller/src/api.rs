@@ -1,0 +1,330 @@
+//! What the HTTP API and the command line show, as JSON.
+//!
+//! Twins of the model's types: these names are a promise to users, those are not. Amounts of money
+//! are decimals as text, because a JSON number is a float to most readers; shares are 0 to 1;
+//! what is not known is `null`.
+
+use gpu_autoscaler_model as model;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The state of the fleet at the last judgement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// When it was judged, RFC 3339; `null` before the first time.
+    pub at: Option<String>,
+    /// Counts judgements since the start of the process.
+    pub generation: u64,
+    /// Whether some policy consents to act.
+    pub acting: bool,
+    /// Sums over the fleet.
+    pub totals: Totals,
+    /// Waste, worst first.
+    pub findings: Vec<Finding>,
+    /// What is not known.
+    pub unknown: Vec<Unknown>,
+    /// Active pods that request GPUs.
+    pub pods: Vec<Pod>,
+    /// GPUs and GPU instances that are measured.
+    pub devices: Vec<Device>,
+}
+
+/// Sums over the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Nodes with GPUs.
+    pub gpu_nodes: u32,
+    /// Physical GPUs, where the node tells.
+    pub gpus: u32,
+    /// GPUs whose use is measured.
+    pub gpus_measured: u32,
+    /// GPUs, slices and replicas that active pods request.
+    pub gpus_requested: u32,
+    /// What the GPU nodes with a known price cost.
+    pub cost_per_hour: Option<Amount>,
+    /// GPU nodes without a known price.
+    pub nodes_unpriced: u32,
+    /// What acting on all findings would save.
+    pub saving_per_hour: Option<Amount>,
+    /// Findings without a known price.
+    pub findings_unpriced: u32,
+}
+
+/// Money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Amount {
+    /// A decimal, exact.
+    pub amount: String,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+impl From<model::Money> for Amount {
+    fn from(money: model::Money) -> Self {
+        Self { amount: money.exact(), currency: money.currency().to_string() }
+    }
+}
+
+impl From<model::Rate> for Amount {
+    fn from(rate: model::Rate) -> Self {
+        rate.hourly().into()
+    }
+}
+
+impl Amount {
+    /// Reads it back as money per hour; `None` for text that no program of ours wrote.
+    pub fn rate(&self) -> Option<model::Rate> {
+        model::Rate::parse(&self.amount, self.currency.parse().ok()?).ok()
+    }
+}
+
+/// A pod that wastes GPUs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// `Idle` or `Underutilized`.
+    pub kind: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// Its controller, as `Kind/name`.
+    pub owner: Option<String>,
+    /// The devices that it holds.
+    pub devices: Vec<String>,
+    /// Their model.
+    pub model: Option<String>,
+    /// What was measured.
+    pub usage: Usage,
+    /// How bad it is.
+    pub score: Score,
+    /// Share of the devices that neither compute nor memory needs, 0 to 1.
+    pub reclaimable: Option<f64>,
+    /// What that share costs.
+    pub saving_per_hour: Option<Amount>,
+    /// When it was first announced, or found.
+    pub since: String,
+}
+
+/// Waste score out of 100.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Score {
+    /// The sum of the parts.
+    pub total: f64,
+    /// Compute that was not used, out of 60.
+    pub compute: f64,
+    /// Memory that was not used, out of 40.
+    pub memory: Option<f64>,
+}
+
+/// What a pod made of its devices within the window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Seconds that were observed.
+    pub observed_secs: u64,
+    /// Samples over all devices.
+    pub samples: u32,
+    /// Mean share of compute, 0 to 1.
+    pub activity_mean: f64,
+    /// Its 95th percentile.
+    pub activity_p95: f64,
+    /// Its highest value.
+    pub activity_max: f64,
+    /// The counter: `SM_ACTIVE`, `GR_ENGINE_ACTIVE` or `GPU_UTIL`.
+    pub activity_source: String,
+    /// Mean share of framebuffer, 0 to 1.
+    pub fb_mean: Option<f64>,
+    /// Its 95th percentile.
+    pub fb_p95: Option<f64>,
+    /// Highest framebuffer in use on one device, in bytes.
+    pub fb_max_bytes: Option<u64>,
+}
+
+impl From<&model::PodUsage> for Usage {
+    fn from(usage: &model::PodUsage) -> Self {
+        Self {
+            observed_secs: usage.observed_secs,
+            samples: usage.samples,
+            activity_mean: usage.activity_mean.as_f64(),
+            activity_p95: usage.activity_p95.as_f64(),
+            activity_max: usage.activity_max.as_f64(),
+            activity_source: usage.activity_source.to_string(),
+            fb_mean: usage.fb_mean.map(model::Ratio::as_f64),
+            fb_p95: usage.fb_p95.map(model::Ratio::as_f64),
+            fb_max_bytes: usage.fb_max.map(model::Bytes::as_u64),
+        }
+    }
+}
+
+/// GPUs whose use is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Unknown {
+    /// The node.
+    pub node: String,
+    /// How many.
+    pub gpus: u32,
+    /// Namespace of the pod that holds them.
+    pub namespace: Option<String>,
+    /// Name of the pod that holds them.
+    pub pod: Option<String>,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+}
+
+impl From<&model::UnknownGpus> for Unknown {
+    fn from(unknown: &model::UnknownGpus) -> Self {
+        Self {
+            node: unknown.node.to_string(),
+            gpus: unknown.count,
+            namespace: unknown.pod.as_ref().map(|pod| pod.namespace.to_string()),
+            pod: unknown.pod.as_ref().map(|pod| pod.name.to_string()),
+            reason: unknown.why.as_str().to_owned(),
+            message: unknown.why.to_string(),
+        }
+    }
+}
+
+/// An active pod that requests GPUs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its node, once bound.
+    pub node: Option<String>,
+    /// GPUs, slices or replicas that it requests.
+    pub gpus: u32,
+    /// The devices that it was seen to hold.
+    pub devices: Vec<String>,
+    /// Their model.
+    pub model: Option<String>,
+    /// What it makes of them.
+    pub usage: Option<Usage>,
+}
+
+impl From<&model::PodView> for Pod {
+    fn from(pod: &model::PodView) -> Self {
+        Self {
+            namespace: pod.pod.namespace.to_string(),
+            pod: pod.pod.name.to_string(),
+            uid: pod.uid.to_string(),
+            node: pod.node.as_ref().map(ToString::to_string),
+            gpus: pod.gpus,
+            devices: pod.devices.iter().map(ToString::to_string).collect(),
+            model: pod.model.as_ref().map(ToString::to_string),
+            usage: pod.usage.as_ref().map(Usage::from),
+        }
+    }
+}
+
+/// A GPU or GPU instance as it was last measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its node.
+    pub node: String,
+    /// Its UUID, and its instance.
+    pub device: String,
+    /// Its model.
+    pub model: Option<String>,
+    /// The pods that hold it, as `namespace/name`.
+    pub holders: Vec<String>,
+    /// Share of compute, 0 to 1.
+    pub activity: Option<f64>,
+    /// The counter.
+    pub activity_source: Option<String>,
+    /// Share of framebuffer in use, 0 to 1.
+    pub fb: Option<f64>,
+    /// Power of the whole device, in watts.
+    pub watts: Option<f64>,
+    /// Temperature of the whole device, in degrees Celsius.
+    pub celsius: Option<i16>,
+    /// When that was, RFC 3339.
+    pub at: String,
+}
+
+impl From<&model::DeviceView> for Device {
+    fn from(device: &model::DeviceView) -> Self {
+        Self {
+            node: device.node.to_string(),
+            device: device.device.to_string(),
+            model: device.model.as_ref().map(ToString::to_string),
+            holders: device.holders.iter().map(ToString::to_string).collect(),
+            activity: device.activity.map(|a| a.ratio.as_f64()),
+            activity_source: device.activity.map(|a| a.source.to_string()),
+            fb: device.fb.map(model::Ratio::as_f64),
+            watts: device.watts,
+            celsius: device.celsius,
+            at: device.at.to_string(),
+        }
+    }
+}
+
+impl From<&model::Finding> for Finding {
+    fn from(finding: &model::Finding) -> Self {
+        Self {
+            kind: finding.kind.to_string(),
+            namespace: finding.pod.namespace.to_string(),
+            pod: finding.pod.name.to_string(),
+            uid: finding.pod_uid.to_string(),
+            node: finding.node.to_string(),
+            owner: finding.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name)),
+            devices: finding.devices.iter().map(ToString::to_string).collect(),
+            model: finding.model.as_ref().map(ToString::to_string),
+            usage: (&finding.usage).into(),
+            score: Score {
+                total: finding.score.total(),
+                compute: finding.score.compute,
+                memory: finding.score.memory,
+            },
+            reclaimable: finding.reclaimable.map(model::Ratio::as_f64),
+            saving_per_hour: finding.saving.map(Amount::from),
+            since: finding.since.to_string(),
+        }
+    }
+}
+
+impl From<&model::Totals> for Totals {
+    fn from(totals: &model::Totals) -> Self {
+        Self {
+            gpu_nodes: totals.gpu_nodes,
+            gpus: totals.gpus,
+            gpus_measured: totals.gpus_measured,
+            gpus_requested: totals.gpus_requested,
+            cost_per_hour: totals.cost.map(Amount::from),
+            nodes_unpriced: totals.nodes_unpriced,
+            saving_per_hour: totals.saving.map(Amount::from),
+            findings_unpriced: totals.findings_unpriced,
+        }
+    }
+}
+
+impl From<&model::View> for Status {
+    fn from(view: &model::View) -> Self {
+        Self {
+            at: view.judged.map(|at| at.to_string()),
+            generation: view.generation,
+            acting: view.acting,
+            totals: (&view.totals).into(),
+            findings: view.findings.iter().map(Finding::from).collect(),
+            unknown: view.unknown.iter().map(Unknown::from).collect(),
+            pods: view.pods.iter().map(Pod::from).collect(),
+            devices: view.devices.iter().map(Device::from).collect(),
+        }
+    }
+}
