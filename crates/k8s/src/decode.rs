@@ -286,7 +286,15 @@ impl Decoder {
     pub fn event(&mut self, from: Source<'_>) -> Result<AnnouncedEvent, ObjectError> {
         let at = Fault { kind: Kind::Event, from };
         let object: wire::Event = at.read()?;
-        Ok(AnnouncedEvent { uid: at.uid(&object.metadata.uid)?, key: self.key(&object.metadata) })
+        let told = match &object.event_time {
+            Some(text) => Some(at.time("eventTime", text)?),
+            None => None,
+        };
+        Ok(AnnouncedEvent {
+            uid: at.uid(&object.metadata.uid)?,
+            key: self.key(&object.metadata),
+            at: told,
+        })
     }
 
     /// One of our own resources.

@@ -12,6 +12,7 @@
 //!   not at all.
 
 pub mod decode;
+pub mod dump;
 pub mod quantity;
 pub mod sense;
 
@@ -19,3 +20,9 @@ mod intern;
 mod node_labels;
 mod requests;
 mod wire;
+
+/// Group and version of our own resources.
+pub const API_VERSION: &str = "gpu-autoscaler.io/v1alpha1";
+
+/// What our Events carry as `reportingComponent`: they are told from others by it.
+pub const REPORTING_COMPONENT: &str = "gpu-autoscaler.io/controller";

@@ -136,8 +136,10 @@ pub(crate) struct DisruptionBudgetStatus {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Event {
     pub metadata: Meta,
+    pub event_time: Option<String>,
 }
 
 /// One of our own resources; its spec is read by [`crate::sense`].

@@ -284,6 +284,20 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::AutoscalingPolicy,
+        Self::GpuSharingPolicy,
+        Self::GpuNodeConfig,
+        Self::CostBudget,
+        Self::CostAttribution,
+    ];
+
+    /// From Kubernetes' spelling.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// As Kubernetes spells it.
     pub const fn as_str(self) -> &'static str {
         match self {
