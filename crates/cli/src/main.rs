@@ -1,0 +1,52 @@
+//! The command line of GPU Autoscaler: all text that a person reads.
+//!
+//! Standard output is data, standard error is talk. Nothing is decided here: `plan` calls the
+//! same functions as the controller.
+
+mod exit;
+mod fleet_table;
+mod output;
+mod plan;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// See what every GPU of a fleet is used for, what it costs, and what would save money.
+#[derive(Parser)]
+#[command(
+    name = "gpu-autoscaler",
+    version,
+    about,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = exit::HELP
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Judge a dump of a cluster without touching the cluster.
+    Plan(plan::PlanArgs),
+    /// Show what a running controller sees.
+    Status(status::StatusArgs),
+    /// Print the version.
+    Version(version::VersionArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Version(args) => version::run(&args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
