@@ -1,0 +1,6 @@
+//! Behaviour tests against real systems; one binary, so that it links once.
+
+#![allow(missing_docs, reason = "a test binary has no users of its items")]
+
+mod control_plane;
+mod prometheus;
