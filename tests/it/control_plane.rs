@@ -30,6 +30,16 @@ fn gpu_pods_run_where_gpus_are_and_survive_an_api_server_crash() {
     let reason = until("pod `too-large` is refused", SOON, || refusal(&cluster, "too-large"));
     assert!(reason.contains("Insufficient nvidia.com/gpu"), "{reason}");
 
+<<<<<<< HEAD
+=======
+    // A look with a time limit of its own, since a paused server never answers.
+    let look = ["get", "--raw=/readyz", "--request-timeout=2s"];
+    cluster.server(Program::KubeApiserver).pause();
+    cluster.kubectl(&look).expect_err("a paused server does not answer");
+    cluster.server(Program::KubeApiserver).resume();
+    until("the resumed server answers", SOON, || Ok::<_, String>(cluster.kubectl(&look).ok()));
+
+>>>>>>> cluster
     cluster.kill(Program::KubeApiserver);
     let gone = cluster.kubectl(&["get", "pods"]).expect_err("nobody listens");
     assert!(matches!(gone, KubectlError::Failed { .. }), "{gone}");

@@ -9,7 +9,10 @@ mod kubeconfig;
 mod kubectl;
 mod programs;
 
+<<<<<<< HEAD
 use std::fmt::Write as _;
+=======
+>>>>>>> cluster
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -18,6 +21,10 @@ use std::{io, thread};
 use self::kubeconfig::{Identity, Kubeconfigs};
 pub use self::kubectl::KubectlError;
 use self::programs::Paths;
+<<<<<<< HEAD
+=======
+use crate::error_chain;
+>>>>>>> cluster
 use crate::port::LoopbackPort;
 use crate::process::{Process, ProcessError, log_tail};
 use crate::program::{Program, ProgramMissing};
@@ -159,7 +166,11 @@ impl ControlPlane {
                 skip_or_fail(&missing.to_string());
                 None
             }
+<<<<<<< HEAD
             Err(error) => panic!("start the control plane: {}", chain(&error)),
+=======
+            Err(error) => panic!("start the control plane: {}", error_chain(&error)),
+>>>>>>> cluster
         }
     }
 
@@ -274,7 +285,11 @@ impl ControlPlane {
             match self.kubectl_within(look, "", LOOK_WITHIN) {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
+<<<<<<< HEAD
                     last = chain(&error);
+=======
+                    last = error_chain(&error);
+>>>>>>> cluster
                     Ok::<_, ControlPlaneError>(None)
                 }
             }
@@ -298,6 +313,7 @@ impl Drop for ControlPlane {
         }
     }
 }
+<<<<<<< HEAD
 
 /// An error and its sources on one line.
 fn chain(error: &dyn std::error::Error) -> String {
@@ -309,3 +325,5 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+=======
+>>>>>>> cluster

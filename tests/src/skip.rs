@@ -1,7 +1,13 @@
 //! Skipping a test aloud, and turning skips into failures.
 
+<<<<<<< HEAD
 use std::io::Write as _;
 use std::thread;
+=======
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::{env, thread};
+>>>>>>> cluster
 
 /// Name of the environment variable that turns every skip, save GPU tests, into a failure.
 pub const REQUIRE_ALL: &str = "REQUIRE_ALL";
@@ -11,8 +17,14 @@ pub const REQUIRE_ALL: &str = "REQUIRE_ALL";
 /// # Panics
 /// When the environment has `REQUIRE_ALL=1`: a run that must prove everything may skip nothing.
 pub fn skip_or_fail(reason: &str) {
+<<<<<<< HEAD
     let required = std::env::var_os(REQUIRE_ALL).is_some_and(|value| value == "1");
     assert!(!required, "{REQUIRE_ALL}=1 forbids to skip: {reason}");
+=======
+    if skips_are_failures(env::var_os(REQUIRE_ALL).as_deref()) {
+        panic!("{REQUIRE_ALL}=1 forbids to skip: {reason}");
+    }
+>>>>>>> cluster
     announce(reason);
 }
 
@@ -21,9 +33,35 @@ pub fn skip_without_gpu(reason: &str) {
     announce(reason);
 }
 
+<<<<<<< HEAD
+=======
+/// What the variable means: `1` and nothing else asks for failures.
+fn skips_are_failures(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| value == "1")
+}
+
+>>>>>>> cluster
 fn announce(reason: &str) {
     let test = thread::current().name().unwrap_or("unnamed test").to_owned();
     // Not `eprintln!`: the test harness captures that and drops it when the test passes.
     // A closed stderr only loses the notice.
+<<<<<<< HEAD
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
+=======
+    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_value_1_turns_skips_into_failures() {
+        assert!(skips_are_failures(Some(OsStr::new("1"))));
+        for value in ["", "0", "true"] {
+            assert!(!skips_are_failures(Some(OsStr::new(value))), "{value:?}");
+        }
+        assert!(!skips_are_failures(None));
+    }
+>>>>>>> cluster
 }

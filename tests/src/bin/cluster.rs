@@ -27,12 +27,16 @@ fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => run(&arguments).map_or_else(
             |error| {
+<<<<<<< HEAD
                 eprintln!("cluster: {error}");
                 let mut source = error.source();
                 while let Some(cause) = source {
                     eprintln!("  caused by: {cause}");
                     source = cause.source();
                 }
+=======
+                eprintln!("cluster: {}", tests::error_chain(&*error));
+>>>>>>> cluster
                 ExitCode::FAILURE
             },
             |()| ExitCode::SUCCESS,
