@@ -1,0 +1,3 @@
+//! Behaviour of the world as its observers see it.
+
+mod world;
