@@ -28,6 +28,7 @@ pub(crate) enum Sent {
     Event(Change<AnnouncedEvent, Uid>),
 }
 
+#[expect(clippy::large_enum_variant, reason = "most messages are the largest kind: pods")]
 enum Message {
     Watched(Sent),
     Scraped(Vec<GpuSample>, Scrape),
@@ -250,8 +251,8 @@ impl ApiServer {
     fn apply(&mut self, action: &Action, now: Timestamp) -> ReceiptResult {
         match action {
             Action::Announce(announcement) => self.create_event(announcement, now),
-            Action::SetCondition { kind, key, uid, if_version, condition } => {
-                self.set_condition((*kind, key, uid), if_version, condition, now)
+            Action::SetConditions { kind, key, uid, if_version, conditions } => {
+                self.set_conditions((*kind, key, uid), if_version, conditions, now)
             }
         }
     }
@@ -263,8 +264,11 @@ impl ApiServer {
         if self.events.contains_key(&key) {
             return ReceiptResult::AlreadyApplied;
         }
-        let object =
-            AnnouncedEvent { uid: Uid::new(draw_uuid(&mut self.chance)), key: key.clone() };
+        let object = AnnouncedEvent {
+            uid: Uid::new(draw_uuid(&mut self.chance)),
+            key: key.clone(),
+            at: Some(announcement.at),
+        };
         self.send(now, Sent::Event(Change::Upsert(object.clone())));
         *self.created.entry(key.clone()).or_insert(0) += 1;
         let announcement = announcement.clone();
@@ -272,11 +276,11 @@ impl ApiServer {
         ReceiptResult::Applied
     }
 
-    fn set_condition(
+    fn set_conditions(
         &mut self,
         (kind, key, uid): (PolicyKind, &ObjectKey, &Uid),
         if_version: &ResourceVersion,
-        condition: &Condition,
+        conditions: &[Condition],
         now: Timestamp,
     ) -> ReceiptResult {
         let version = ResourceVersion::new(self.next_version().to_string());
@@ -289,9 +293,11 @@ impl ApiServer {
             return ReceiptResult::Conflict;
         }
         policy.resource_version = version;
-        match policy.conditions.iter_mut().find(|one| one.kind == condition.kind) {
-            Some(known) => *known = condition.clone(),
-            None => policy.conditions.push(condition.clone()),
+        for condition in conditions {
+            match policy.conditions.iter_mut().find(|one| one.kind == condition.kind) {
+                Some(known) => *known = condition.clone(),
+                None => policy.conditions.push(condition.clone()),
+            }
         }
         let told = Sent::Policy(Change::Upsert(policy.clone()));
         self.send(now, told);

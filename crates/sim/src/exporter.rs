@@ -85,6 +85,9 @@ pub(crate) fn sensors(shape: &Shape, activity: f64) -> (f64, i16) {
 }
 
 /// The readings as the telemetry room hands them on.
+///
+/// Of a shared GPU, a pod's line says something about the pod only where it cannot be a copy of
+/// the line of the whole GPU: some pod's value differs from it, or it is zero.
 pub(crate) fn samples(
     readings: &[Reading],
     node: &NodeName,
@@ -93,32 +96,45 @@ pub(crate) fn samples(
     at: Timestamp,
 ) -> Vec<GpuSample> {
     let container: Arc<str> = CONTAINER.into();
-    let sample = |reading: &Reading| GpuSample {
-        at,
-        node: node.clone(),
-        device: reading.device.clone(),
-        model: model.cloned(),
-        holder: reading.holder.as_ref().map(|holder| Holder {
-            pod: holder.key.clone(),
-            uid: exporter.virtual_gpus.then(|| holder.uid.clone()),
-            container: container.clone(),
-        }),
-        scope: reading.scope,
-        activity: reading.activity.and_then(Ratio::new).map(|ratio| {
-            let source = match reading.scope {
+    let sample = |reading: &Reading| {
+        let part = reading.scope == SampleScope::SharedPart;
+        let own = |value: &dyn Fn(&Reading) -> u64| !part || is_own(readings, reading, value);
+        let own_activity = own(&|r| (r.activity.unwrap_or(0.0) * 100.0).round() as u64);
+        let total = reading.fb_used_mib + reading.fb_free_mib + reading.fb_reserved_mib;
+        let activity = reading.activity.filter(|_| own_activity).and_then(Ratio::new);
+        GpuSample {
+            at,
+            node: node.clone(),
+            device: reading.device.clone(),
+            model: model.cloned(),
+            holder: reading.holder.as_ref().map(|holder| Holder {
+                pod: holder.key.clone(),
+                uid: exporter.virtual_gpus.then(|| holder.uid.clone()),
+                container: container.clone(),
+            }),
+            scope: reading.scope,
+            activity: activity.map(|ratio| {
                 // Processes are told apart by NVML's accounting alone.
-                SampleScope::SharedPart => ActivitySource::GpuUtil,
-                _ => exporter.counter.source(),
-            };
-            Activity { ratio, source }
-        }),
-        fb_used: Some(mib(reading.fb_used_mib)),
-        fb_total: Some(mib(reading.fb_used_mib + reading.fb_free_mib + reading.fb_reserved_mib)),
-        power: Milliwatts::from_watts(reading.watts),
-        temperature_celsius: Some(reading.celsius),
-        xid: Some(0),
+                let by_process = part && reading.device_activity != Some(0.0);
+                let counter = if by_process { Counter::GpuUtil } else { exporter.counter };
+                Activity { ratio, source: counter.source() }
+            }),
+            fb_used: own(&|r| r.fb_used_mib).then(|| mib(reading.fb_used_mib)),
+            fb_total: (!part).then(|| mib(total)),
+            power: Milliwatts::from_watts(reading.watts).filter(|_| !part),
+            temperature_celsius: (!part).then_some(reading.celsius),
+            xid: Some(0),
+        }
     };
     readings.iter().map(sample).collect()
+}
+
+/// Whether the pods' values on the GPU of `part` cannot all be copies of the GPU's own.
+fn is_own(readings: &[Reading], part: &Reading, value: &dyn Fn(&Reading) -> u64) -> bool {
+    let same = || readings.iter().filter(|one| one.device == part.device);
+    let whole = same().find(|one| one.scope == SampleScope::SharedDevice).map(value);
+    let mut parts = same().filter(|one| one.scope == SampleScope::SharedPart).map(value);
+    whole.is_some_and(|whole| whole == 0 || parts.any(|part| part != whole))
 }
 
 /// What DCGM prints for an integer that the device does not support.

@@ -29,13 +29,15 @@ pub struct Rule {
     pub sustained: Duration,
     /// How old a pod must be.
     pub young: Duration,
+    /// The waste score above which it counts.
+    pub score_above: f64,
     /// How far behind the truth an observer may be: a scrape, a lost one, and a turn of the loop.
     pub lag: Duration,
 }
 
 impl Rule {
-    /// Mean below 50 % for more than 5 minutes over a 10-minute window; pods younger than 5
-    /// minutes are left alone.
+    /// Mean below 50 % for more than 5 minutes over a 10-minute window, and a waste score above
+    /// 50; pods younger than 5 minutes are left alone.
     ///
     /// Source: the published architecture, "Waste detection".
     pub const PUBLISHED: Self = Self {
@@ -43,6 +45,7 @@ impl Rule {
         window: Duration::from_secs(600),
         sustained: Duration::from_secs(300),
         young: Duration::from_secs(300),
+        score_above: 50.0,
         lag: Duration::from_secs(90),
     };
 }
@@ -121,6 +124,12 @@ pub(crate) fn judge(
         devices
     });
     let mean = |to: Timestamp| bound.map(|(_, node)| window_mean(pod, node, rule, to));
+    let fb = bound.map(|(binding, node)| {
+        let slots = binding.slots.iter().map(|&slot| &node.slots[slot]);
+        let total: u64 = slots.clone().map(|slot| slot.fb_mib).sum();
+        let used: u64 = slots.map(|slot| pod.framebuffer_mib(slot.fb_mib, at)).sum();
+        used as f64 / total.max(1) as f64
+    });
     PodTruth {
         uid: pod.uid.clone(),
         pod: pod.key.clone(),
@@ -129,15 +138,11 @@ pub(crate) fn judge(
         load: pod.job.curve.load,
         use_: bound.map_or(TrueUse::Pending, |(binding, node)| {
             let since = observed_since.map(|since| since.max(binding.at));
-            true_use(pod, node, binding.at, since, rule, at)
+            let seen = Seen { bound: binding.at, since, fb: fb.unwrap_or(1.0) };
+            true_use(pod, node, &seen, rule, at)
         }),
         activity_mean: mean(at),
-        fb: bound.map(|(binding, node)| {
-            let slots = binding.slots.iter().map(|&slot| &node.slots[slot]);
-            let total: u64 = slots.clone().map(|slot| slot.fb_mib).sum();
-            let used: u64 = slots.map(|slot| pod.framebuffer_mib(slot.fb_mib, at)).sum();
-            used as f64 / total.max(1) as f64
-        }),
+        fb,
     }
 }
 
@@ -159,14 +164,16 @@ fn window_mean(pod: &SimPod, node: &SimNode, rule: &Rule, to: Timestamp) -> f64 
     sum / binding.slots.len().max(1) as f64
 }
 
-fn true_use(
-    pod: &SimPod,
-    node: &SimNode,
+/// What an observer had of a pod.
+struct Seen {
     bound: Timestamp,
-    observed_since: Option<Timestamp>,
-    rule: &Rule,
-    at: Timestamp,
-) -> TrueUse {
+    /// Since when it could be observed.
+    since: Option<Timestamp>,
+    /// Share of framebuffer in use.
+    fb: f64,
+}
+
+fn true_use(pod: &SimPod, node: &SimNode, seen: &Seen, rule: &Rule, at: Timestamp) -> TrueUse {
     if pod.deleting {
         return TrueUse::Borderline;
     }
@@ -179,12 +186,12 @@ fn true_use(
     if mig && exporter.counter == Counter::GpuUtil {
         return TrueUse::Unknown;
     }
-    let Some(observed_since) = observed_since else {
+    let Some(observed_since) = seen.since else {
         // Nothing has come for so long that the whole window is empty.
         let silent = node.dead_since.is_some_and(|dead| at.since(dead) > rule.window + rule.lag);
         return if silent { TrueUse::Unknown } else { TrueUse::Borderline };
     };
-    let age = at.since(bound);
+    let age = at.since(seen.bound);
     if age + rule.lag / 2 < rule.young {
         return TrueUse::Young;
     }
@@ -213,7 +220,15 @@ fn true_use(
     if window_mean(pod, node, &whole, at) == 0.0 {
         return TrueUse::Idle;
     }
+    let clearly_low = |mean: f64| {
+        let (activity, fb) = ((mean + tolerance).min(1.0), (seen.fb + 0.02).min(1.0));
+        let score = 60.0 * (1.0 - activity) + 40.0 * (1.0 - fb);
+        activity < rule.threshold && score > rule.score_above
+    };
     // A replica of a shared GPU has no threshold of its own that everybody would agree on.
-    let low = means(rule.sustained + rule.lag).all(|mean| mean < rule.threshold - tolerance);
-    if low && !shared { TrueUse::Underutilized } else { TrueUse::Borderline }
+    if !shared && means(rule.sustained + rule.lag).all(clearly_low) {
+        TrueUse::Underutilized
+    } else {
+        TrueUse::Borderline
+    }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Change, Delta, Effect, NodeName, ObjectKey, PodPhase, PolicyObject, Scrape, ScrapeCounts,
-    ScrapeFailure, Timestamp, Uid,
+    Change, Delta, Effect, GpuSample, NodeName, ObjectKey, PodPhase, PolicyObject, Scrape,
+    ScrapeCounts, ScrapeFailure, Timestamp, Uid,
 };
 
 use crate::api::{ApiServer, Chore, Sent, StoredEvent};
-use crate::exporter;
+use crate::exporter::{self, Reading};
 use crate::node::{SimNode, draw_uuid};
 use crate::pod::{Binding, PodId, SimPod};
 use crate::reading;
-use crate::spec::WorldSpec;
+use crate::spec::{ExporterSpec, WorldSpec};
 use crate::truth::{self, Rule, Truth};
 use crate::workload::{Arrival, Job, Source};
 use crate::{Chance, Faults};
@@ -249,13 +249,25 @@ impl World {
     /// Reading changes nothing: the same instant gives the same text. Profiling counters cover the
     /// exporter's period before it.
     pub fn exposition(&self, node: &NodeName) -> Option<String> {
+        let (node, exporter, readings) = self.read(node)?;
+        let name = node.object.name.as_str();
+        Some(exporter::exposition(&readings, name, &exporter, node.spec.shape.product))
+    }
+
+    /// The same reading as [`World::exposition`], as whoever reads the text must understand it.
+    pub fn samples(&self, node: &NodeName) -> Option<Vec<GpuSample>> {
+        let (node, exporter, readings) = self.read(node)?;
+        let (name, model) = (&node.object.name, node.object.gpu_model.as_ref());
+        Some(exporter::samples(&readings, name, &exporter, model, self.now))
+    }
+
+    fn read(&self, node: &NodeName) -> Option<(&SimNode, ExporterSpec, Vec<Reading>)> {
         let node = self.nodes.iter().find(|one| one.object.name == *node)?;
         let exporter = node.spec.exporter.filter(|_| node.dead_since.is_none())?;
         let since = self.now.before(exporter.period);
         let mut noise = node.noise.clone();
         let readings = reading::read(node, &exporter, &self.pods, since, self.now, &mut noise);
-        let name = node.object.name.as_str();
-        Some(exporter::exposition(&readings, name, &exporter, node.spec.shape.product))
+        Some((node, exporter, readings))
     }
 
     fn decide(&mut self, at: Timestamp, event: Event) {

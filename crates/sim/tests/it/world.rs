@@ -1,8 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gpu_autoscaler_model::{Change, Delta, PodPhase, SampleScope, Timestamp, Uid};
+use gpu_autoscaler_model::{Change, Delta, GpuSample, PodPhase, SampleScope, Timestamp, Uid};
 use gpu_autoscaler_sim::{Faults, Rule, TrueUse, Workload, World, WorldSpec, mixed_cluster};
+use gpu_autoscaler_telemetry::dcgm::{self, Origin};
+use gpu_autoscaler_telemetry::exposition;
 
 fn start() -> Timestamp {
     "2026-01-05T08:00:00Z".parse().expect("a time")
@@ -175,4 +177,33 @@ fn an_exposition_repeats_and_names_what_the_exporter_names() {
         }
     }
     assert_eq!(kinds.len(), 7, "{kinds:?}");
+}
+
+#[test]
+fn telemetry_reads_the_exposition_as_the_samples_that_it_stands_for() {
+    let mut compared = BTreeMap::new();
+    for seed in 0..3 {
+        let mut world = World::new(&spec(seed, 150, Faults::NONE));
+        watch(&mut world, Duration::from_secs(2_400), |_, _| {});
+        for change in world.snapshot().nodes {
+            let Change::Upsert(node) = change else { continue };
+            let Some(text) = world.exposition(&node.name) else { continue };
+            let origin = Origin { at: world.now(), node: Some(node.name.clone()) };
+            let series = exposition::parse(text.as_bytes()).map(|line| line.expect("well-formed"));
+            let (mut read, dropped) = dcgm::samples(series, &origin);
+            assert!(dropped.is_empty(), "seed={seed}, {}: {dropped:?}", node.name);
+            let mut meant = world.samples(&node.name).expect("it has an exposition");
+            let key = |sample: &GpuSample| {
+                (sample.device.clone(), sample.holder.as_ref().map(|holder| holder.pod.clone()))
+            };
+            read.sort_by_key(key);
+            meant.sort_by_key(key);
+            for (read, meant) in read.iter().zip(&meant) {
+                assert_eq!(read, meant, "seed={seed}, {}", node.name);
+                *compared.entry(meant.scope).or_insert(0) += 1;
+            }
+            assert_eq!(read.len(), meant.len(), "seed={seed}, {}", node.name);
+        }
+    }
+    assert!(compared.len() == 3, "every scope occurs: {compared:?}");
 }
