@@ -18,6 +18,7 @@ mod curve;
 mod exporter;
 mod faults;
 mod node;
+pub mod openb;
 mod pod;
 mod reading;
 mod run;
