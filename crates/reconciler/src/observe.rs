@@ -134,6 +134,9 @@ fn take_sample(
         report.samples_unplaced = report.samples_unplaced.saturating_add(1);
         return;
     };
+    // Without a line for each pod the exporter names any one of those that share the device.
+    let shared = state.nodes.get(&node).is_some_and(|node| node.sharing.is_some());
+    let holder = holder.filter(|_| !shared || sample.scope == SampleScope::SharedPart);
     note_device(state, &node, sample, holder.as_ref());
     if let Some(uid) = holder
         && let Some(entry) = state.pods.get_mut(&uid)

@@ -335,3 +335,22 @@ fn the_loop_asks_to_be_called_again_and_never_at_once() {
     assert_eq!(outcome.wake, at(630), "the next judgement");
     assert!(tick(630, &mut state, &Delta::default()).wake > at(630));
 }
+
+#[test]
+fn a_shared_gpu_without_a_line_per_pod_accuses_none_of_those_that_share_it() {
+    let Change::Upsert(mut shared) = node("n1", 1) else { unreachable!("it is there") };
+    shared.sharing = Some(NodeSharing { strategy: SharingStrategy::TimeSlicing, replicas: 4 });
+    let pods = [pod("named", "u1", Some("n1"), 1), pod("unnamed", "u2", Some("n1"), 1)];
+    let mut state = State::new();
+    let seen = Delta {
+        nodes: vec![Change::Upsert(shared)],
+        pods: pods.into_iter().map(Change::Upsert).collect(),
+        // The exporter names the last holder that it came across.
+        samples: steady("n1", "GPU-a", Some("named"), 0.0),
+        ..Delta::default()
+    };
+    let outcome = tick(600, &mut state, &seen);
+    assert!(outcome.view.findings.is_empty(), "{:?}", outcome.view.findings);
+    let why: Vec<_> = outcome.view.unknown.iter().map(|unknown| &unknown.why).collect();
+    assert_eq!(why, [&UnknownReason::SharedWithoutProcesses; 2]);
+}

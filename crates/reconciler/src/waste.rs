@@ -28,7 +28,7 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         };
         let gpus = requested(&entry.pod);
         *held.entry(&node.name).or_default() += gpus;
-        let usage = pod_usage(now, entry, node, policy);
+        let usage = pod_usage(now, state, entry, node, policy);
         match &usage {
             Ok(usage) => {
                 if let Some(finding) = judge(now, state, entry, node, usage, policy) {
@@ -80,6 +80,7 @@ fn bound_node<'s>(state: &'s State, pod: &Pod) -> Result<&'s Node, RefusalReason
 /// What a pod made of all devices that it requested, or why that is not known.
 fn pod_usage(
     now: Timestamp,
+    state: &State,
     entry: &PodEntry,
     node: &Node,
     policy: &Policy,
@@ -88,8 +89,12 @@ fn pod_usage(
     let expected = if node.sharing.is_some() { 1 } else { requested(&entry.pod) };
     let seen = u32::try_from(entry.windows.len()).unwrap_or(u32::MAX);
     if seen < expected {
-        let partly =
-            if seen > 0 { UnknownReason::NotAttributed } else { UnknownReason::NeverMeasured };
+        let measured = state.devices.contains_key(&node.name);
+        let partly = match seen {
+            0 if measured && node.sharing.is_some() => UnknownReason::SharedWithoutProcesses,
+            0 => UnknownReason::NeverMeasured,
+            _ => UnknownReason::NotAttributed,
+        };
         return Err(entry.unusable.clone().unwrap_or(partly));
     }
     analysis::usage(entry.windows.values(), now, &policy.waste)

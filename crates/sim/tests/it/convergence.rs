@@ -1,0 +1,237 @@
+//! Faults first, then healing, then what was found must be what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use gpu_autoscaler_model::{
+    Change, Delta, Finding, FindingKind, ObjectKey, Timestamp, Uid, UnknownGpus,
+};
+use gpu_autoscaler_reconciler::{Policy, State, reconcile};
+use gpu_autoscaler_sim::{
+    Driver, Faults, Load, PodTruth, Rule, TrueUse, Workload, World, WorldSpec, mixed_cluster,
+};
+
+fn world(seed: u64, gpus: u32, faults: Faults) -> World {
+    World::new(&WorldSpec {
+        seed,
+        start: "2026-01-05T08:00:00Z".parse().expect("a time"),
+        nodes: mixed_cluster(seed, gpus),
+        workload: Workload::Generated { occupancy: 0.8 },
+        faults,
+    })
+}
+
+/// Seeds to run: one when `SEED` is set.
+#[expect(clippy::disallowed_methods, reason = "whoever runs a test names its seed there")]
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
+        Err(_) => (0..count).collect(),
+    }
+}
+
+/// What is wrong with the findings and unknowns of `driver`, by the truth.
+fn mistakes(driver: &Driver) -> Vec<String> {
+    let truth = driver.world.truth(&Rule::PUBLISHED);
+    let view = driver.view();
+    let found: BTreeMap<&Uid, &Finding> =
+        view.findings.iter().map(|finding| (&finding.pod_uid, finding)).collect();
+    let unknown: BTreeSet<&ObjectKey> = view.unknown.iter().flat_map(|one| &one.pod).collect();
+    let mut mistakes = Vec::new();
+    for pod in &truth.pods {
+        let finding = found.get(&pod.uid).copied();
+        let listed = unknown.contains(&pod.pod);
+        let wrong = match pod.use_ {
+            TrueUse::Pending | TrueUse::Young | TrueUse::Busy => finding.is_some(),
+            TrueUse::Unknown => finding.is_some() || !listed,
+            TrueUse::Idle => finding.is_none_or(|f| f.kind != FindingKind::Idle),
+            TrueUse::Underutilized => !is_underutilized(pod, finding),
+            TrueUse::Borderline => false,
+        };
+        if wrong {
+            mistakes.push(format!("{pod:?}: found {finding:?}, listed as unknown: {listed}"));
+        }
+    }
+    for (node, gpus) in &truth.unmeasured {
+        let listed: u32 = view.unknown.iter().filter(|u| u.node == *node).map(|u| u.count).sum();
+        if listed != *gpus {
+            mistakes.push(format!("node {node}: {listed} of {gpus} GPUs listed as unknown"));
+        }
+    }
+    let uids: BTreeSet<&Uid> = truth.pods.iter().map(|pod| &pod.uid).collect();
+    for finding in view.findings.iter().filter(|finding| !uids.contains(&finding.pod_uid)) {
+        mistakes.push(format!("a pod that is gone: {finding:?}"));
+    }
+    mistakes
+}
+
+fn is_underutilized(pod: &PodTruth, finding: Option<&Finding>) -> bool {
+    finding.is_some_and(|finding| match finding.kind {
+        FindingKind::Underutilized => true,
+        // A counter that looks at one second in thirty can miss every burst of ten minutes.
+        FindingKind::Idle => pod.load == Load::FivePercent,
+    })
+}
+
+#[test]
+fn after_faults_and_healing_the_findings_are_the_truth() {
+    for seed in seeds(40) {
+        let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
+        let faulty = driver.world.start().after(Duration::from_secs(3_600 + 97 * seed));
+        driver.run(faulty);
+        driver.world.heal();
+        driver.run(faulty.after(Duration::from_secs(20 * 60)));
+        let mistakes = mistakes(&driver);
+        assert!(mistakes.is_empty(), "SEED={seed}: {}", mistakes.join("\n"));
+        assert!(driver.view().findings.len() > 5, "SEED={seed}: nothing much was found");
+    }
+}
+
+#[test]
+fn under_faults_nothing_busy_is_ever_accused() {
+    for seed in seeds(12) {
+        let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
+        let mut at = driver.world.start();
+        for _ in 0..90 {
+            at = at.after(Duration::from_secs(60));
+            driver.run(at);
+            let truth = driver.world.truth(&Rule::PUBLISHED);
+            let innocent = [TrueUse::Busy, TrueUse::Unknown, TrueUse::Young];
+            for pod in truth.pods.iter().filter(|pod| innocent.contains(&pod.use_)) {
+                let finding = driver.view().findings.iter().find(|f| f.pod_uid == pod.uid);
+                assert_eq!(finding, None, "SEED={seed}: {pod:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_finding_is_announced_once_while_its_event_lives() {
+    for seed in seeds(12) {
+        let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
+        // Shorter than an Event lives, so that none is written anew.
+        let end = driver.world.start().after(Duration::from_secs(3_000));
+        driver.run(end.before(Duration::from_secs(1_200)));
+        driver.world.heal();
+        driver.run(end);
+        let created = driver.world.events_created();
+        assert!(!created.is_empty(), "SEED={seed}");
+        for (name, times) in created {
+            assert_eq!(*times, 1, "SEED={seed}: {name}");
+        }
+        let announced: BTreeSet<&Uid> =
+            driver.world.events().map(|event| &event.announcement.pod_uid).collect();
+        // What was found in the last seconds may still be on its way.
+        let settled = end.before(Duration::from_secs(90));
+        for finding in driver.view().findings.iter().filter(|finding| finding.since < settled) {
+            assert!(announced.contains(&finding.pod_uid), "SEED={seed}: {finding:?}");
+        }
+        assert!(driver.world.policies()[0].conditions.len() >= 2, "SEED={seed}");
+    }
+}
+
+/// What an observer knows: the objects as it was told of them, and the samples of a window.
+#[derive(Default)]
+struct Mirror {
+    objects: Delta,
+    samples: Vec<(Timestamp, gpu_autoscaler_model::GpuSample)>,
+}
+
+impl Mirror {
+    fn learn(&mut self, now: Timestamp, seen: &Delta) {
+        learn(&mut self.objects.nodes, &seen.nodes, |node| node.name.clone());
+        learn(&mut self.objects.pods, &seen.pods, |pod| pod.uid.clone());
+        learn(&mut self.objects.policies, &seen.policies, |policy| policy.uid.clone());
+        learn(&mut self.objects.events, &seen.events, |event| event.uid.clone());
+        self.samples.extend(seen.samples.iter().cloned().map(|sample| (now, sample)));
+        let window = now.before(Duration::from_secs(660));
+        self.samples.retain(|(at, _)| *at >= window);
+    }
+
+    fn snapshot(&self) -> Delta {
+        let samples = self.samples.iter().map(|(_, sample)| sample.clone()).collect();
+        Delta { samples, ..self.objects.clone() }
+    }
+}
+
+fn learn<T: Clone, K: PartialEq + Clone>(
+    known: &mut Vec<Change<T, K>>,
+    changes: &[Change<T, K>],
+    key: impl Fn(&T) -> K,
+) {
+    for change in changes {
+        let changed = match change {
+            Change::Upsert(object) => key(object),
+            Change::Delete(gone) => gone.clone(),
+        };
+        known.retain(|one| match one {
+            Change::Upsert(object) => key(object) != changed,
+            Change::Delete(_) => false,
+        });
+        if let Change::Upsert(_) = change {
+            known.push(change.clone());
+        }
+    }
+}
+
+#[test]
+fn a_rebuilt_state_decides_what_the_old_one_decides() {
+    for seed in seeds(3) {
+        let mut driver = Driver::new(world(seed, 48, Faults::ORDINARY), Policy::published());
+        let mut mirror = Mirror::default();
+        let mut compared = 0;
+        let end = driver.world.start().after(Duration::from_secs(2 * 3_600));
+        driver.run_with(end, |world, policy, seen, outcome| {
+            let now = world.now();
+            mirror.learn(now, seen);
+            if outcome.view.judged != Some(now) {
+                return;
+            }
+            let mut rebuilt = State::rebuild(now, &mirror.snapshot(), policy);
+            let again = reconcile(now, &mut rebuilt, &Delta::default(), policy);
+            let verdicts = |findings: &[Finding]| -> Vec<(Uid, FindingKind)> {
+                findings.iter().map(|f| (f.pod_uid.clone(), f.kind)).collect()
+            };
+            assert_eq!(
+                verdicts(&outcome.view.findings),
+                verdicts(&again.view.findings),
+                "SEED={seed} at {now}"
+            );
+            // The time of a sample that is older than the window is not in the snapshot.
+            let names = |unknown: &[UnknownGpus]| -> Vec<_> {
+                unknown.iter().map(|u| (u.node.clone(), u.count, u.pod.clone())).collect()
+            };
+            assert_eq!(
+                names(&outcome.view.unknown),
+                names(&again.view.unknown),
+                "SEED={seed} at {now}"
+            );
+            compared += 1;
+        });
+        assert!(compared > 200, "SEED={seed}: {compared} ticks compared");
+    }
+}
+
+#[test]
+fn a_run_repeats_to_the_byte_and_another_seed_does_not() {
+    let digest = |seed| {
+        let mut driver = Driver::new(world(seed, 48, Faults::drawn(seed)), Policy::published());
+        driver.run(driver.world.start().after(Duration::from_secs(3 * 3_600)));
+        (driver.tally().digest, driver.tally().ticks)
+    };
+    assert_eq!(digest(7), digest(7));
+    assert_ne!(digest(7).0, digest(8).0);
+}
+
+#[test]
+fn cutting_a_run_into_pieces_changes_nothing() {
+    let run = |pieces: u64| {
+        let mut driver = Driver::new(world(5, 48, Faults::ORDINARY), Policy::published());
+        let start = driver.world.start();
+        for piece in 1..=pieces {
+            driver.run(start.after(Duration::from_secs(3_600 * piece / pieces)));
+        }
+        driver.tally().clone()
+    };
+    assert_eq!(run(1), run(60));
+}

@@ -1,0 +1,4 @@
+//! Behaviour of the world as its observers see it.
+
+mod convergence;
+mod world;
