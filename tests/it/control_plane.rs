@@ -19,19 +19,16 @@ const SOON: Duration = Duration::from_secs(120);
 fn gpu_pods_run_where_gpus_are_and_survive_an_api_server_crash() {
     let Some(mut cluster) = ControlPlane::start_or_skip(&Options::default()) else { return };
     let [eight_gpus, ..] = SHAPES;
-    cluster.create(&list([gpu_node("gpu-0", &eight_gpus)])).expect("create the node");
+    cluster.create_nodes(&[gpu_node("gpu-0", &eight_gpus)]).expect("kwok makes it Ready");
     cluster
         .create(&list([gpu_pod("default", "fits", 1), gpu_pod("default", "too-large", 9)]))
         .expect("create the pods");
 
-    until("node `gpu-0` is Ready", SOON, || node_condition(&cluster, "gpu-0", "Ready"));
     let fits = until("pod `fits` runs", SOON, || pod_in_phase(&cluster, "fits", "Running"));
     assert_eq!(fits["spec"]["nodeName"], "gpu-0");
     let reason = until("pod `too-large` is refused", SOON, || refusal(&cluster, "too-large"));
     assert!(reason.contains("Insufficient nvidia.com/gpu"), "{reason}");
 
-<<<<<<< HEAD
-=======
     // A look with a time limit of its own, since a paused server never answers.
     let look = ["get", "--raw=/readyz", "--request-timeout=2s"];
     cluster.server(Program::KubeApiserver).pause();
@@ -39,7 +36,6 @@ fn gpu_pods_run_where_gpus_are_and_survive_an_api_server_crash() {
     cluster.server(Program::KubeApiserver).resume();
     until("the resumed server answers", SOON, || Ok::<_, String>(cluster.kubectl(&look).ok()));
 
->>>>>>> cluster
     cluster.kill(Program::KubeApiserver);
     let gone = cluster.kubectl(&["get", "pods"]).expect_err("nobody listens");
     assert!(matches!(gone, KubectlError::Failed { .. }), "{gone}");
@@ -174,15 +170,6 @@ fn pod_in_phase(
 ) -> Result<Option<Value>, KubectlError> {
     let pod = pod(cluster, name)?;
     Ok((pod["status"]["phase"] == phase).then_some(pod))
-}
-
-fn node_condition(
-    cluster: &ControlPlane,
-    name: &str,
-    condition: &str,
-) -> Result<Option<()>, KubectlError> {
-    let node = cluster.kubectl_json(&["get", "node", name])?;
-    Ok(condition_of(&node, condition).filter(|it| it["status"] == "True").map(drop))
 }
 
 /// Why the scheduler has not bound a pod.

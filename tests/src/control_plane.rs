@@ -9,22 +9,19 @@ mod kubeconfig;
 mod kubectl;
 mod programs;
 
-<<<<<<< HEAD
-use std::fmt::Write as _;
-=======
->>>>>>> cluster
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::{io, thread};
 
+use serde_json::Value;
+
 use self::kubeconfig::{Identity, Kubeconfigs};
 pub use self::kubectl::KubectlError;
 use self::programs::Paths;
-<<<<<<< HEAD
-=======
 use crate::error_chain;
->>>>>>> cluster
+use crate::manifests::list;
 use crate::port::LoopbackPort;
 use crate::process::{Process, ProcessError, log_tail};
 use crate::program::{Program, ProgramMissing};
@@ -103,6 +100,14 @@ pub enum ControlPlaneError {
         /// The end of its log.
         log: String,
     },
+    /// Nodes were created, but kwok did not make them Ready.
+    #[error("nodes not Ready after {} s: {}\n{log}", READY_WITHIN.as_secs(), names.join(", "))]
+    NodesNotReady {
+        /// Their names.
+        names: Vec<String>,
+        /// The end of kwok's log.
+        log: String,
+    },
     /// A `kubectl` command failed.
     #[error(transparent)]
     Kubectl(#[from] KubectlError),
@@ -166,11 +171,7 @@ impl ControlPlane {
                 skip_or_fail(&missing.to_string());
                 None
             }
-<<<<<<< HEAD
-            Err(error) => panic!("start the control plane: {}", chain(&error)),
-=======
             Err(error) => panic!("start the control plane: {}", error_chain(&error)),
->>>>>>> cluster
         }
     }
 
@@ -199,6 +200,26 @@ impl ControlPlane {
         let identity =
             Identity { name: format!("{namespace}-{name}"), token: token.trim().to_owned() };
         Ok(self.kubeconfigs.add(&self.scratch, &identity)?)
+    }
+
+    /// Creates nodes, such as those of [`crate::manifests::gpu_node`], and waits until kwok has
+    /// made each of them Ready. Takes about 30 ms per node.
+    ///
+    /// # Errors
+    /// [`ControlPlaneError::Kubectl`] when one exists already, and
+    /// [`ControlPlaneError::NodesNotReady`] with the names of those that stay behind.
+    pub fn create_nodes(&self, nodes: &[Value]) -> Result<(), ControlPlaneError> {
+        self.create(&list(nodes.iter().cloned()))?;
+        let mut waiting = Vec::new();
+        let ready = poll(READY_WITHIN, || {
+            let answer = self.kubectl_json(&["get", "nodes"])?;
+            let ready: BTreeSet<&str> = ready_nodes(&answer).collect();
+            let names = nodes.iter().filter_map(|node| node["metadata"]["name"].as_str());
+            waiting = names.filter(|name| !ready.contains(name)).map(str::to_owned).collect();
+            Ok::<_, ControlPlaneError>(waiting.is_empty().then_some(()))
+        })?;
+        let log = || log_tail(&self.log(Program::Kwok));
+        ready.ok_or_else(|| ControlPlaneError::NodesNotReady { names: waiting, log: log() })
     }
 
     /// `https://127.0.0.1:PORT` of the API server.
@@ -285,11 +306,7 @@ impl ControlPlane {
             match self.kubectl_within(look, "", LOOK_WITHIN) {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
-<<<<<<< HEAD
-                    last = chain(&error);
-=======
                     last = error_chain(&error);
->>>>>>> cluster
                     Ok::<_, ControlPlaneError>(None)
                 }
             }
@@ -313,17 +330,15 @@ impl Drop for ControlPlane {
         }
     }
 }
-<<<<<<< HEAD
 
-/// An error and its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        write!(text, ": {cause}").expect("a string takes every text");
-        source = cause.source();
-    }
-    text
+/// The names of the nodes of a list that are Ready.
+fn ready_nodes(list: &Value) -> impl Iterator<Item = &str> {
+    let ready = |node: &&Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        conditions.is_some_and(|conditions| {
+            conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
+        })
+    };
+    let nodes = list["items"].as_array().into_iter().flatten();
+    nodes.filter(ready).filter_map(|node| node["metadata"]["name"].as_str())
 }
-=======
->>>>>>> cluster

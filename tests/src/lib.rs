@@ -24,12 +24,9 @@ pub mod skip;
 pub mod wait;
 
 pub use skip::{skip_or_fail, skip_without_gpu};
-<<<<<<< HEAD
-=======
 
 /// An error and its sources on one line, each after a colon.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
->>>>>>> cluster

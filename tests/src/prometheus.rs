@@ -12,10 +12,7 @@ use std::{fs, thread};
 
 use serde_json::{Value, json};
 
-<<<<<<< HEAD
-=======
 use crate::error_chain;
->>>>>>> cluster
 use crate::port::LoopbackPort;
 use crate::process::{CommandLine, Process, ProcessError, log_tail};
 use crate::program::{Program, ProgramMissing};
@@ -136,11 +133,7 @@ impl Prometheus {
                 skip_or_fail(&missing.to_string());
                 None
             }
-<<<<<<< HEAD
-            Err(error) => panic!("start prometheus: {error}"),
-=======
             Err(error) => panic!("start prometheus: {}", error_chain(&error)),
->>>>>>> cluster
         }
     }
 
@@ -200,11 +193,7 @@ impl Prometheus {
             match self.get("/-/ready") {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
-<<<<<<< HEAD
-                    last = error.to_string();
-=======
                     last = error_chain(&error);
->>>>>>> cluster
                     Ok(None)
                 }
             }

@@ -1,13 +1,8 @@
 //! Skipping a test aloud, and turning skips into failures.
 
-<<<<<<< HEAD
-use std::io::Write as _;
-use std::thread;
-=======
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::{env, thread};
->>>>>>> cluster
 
 /// Name of the environment variable that turns every skip, save GPU tests, into a failure.
 pub const REQUIRE_ALL: &str = "REQUIRE_ALL";
@@ -17,14 +12,9 @@ pub const REQUIRE_ALL: &str = "REQUIRE_ALL";
 /// # Panics
 /// When the environment has `REQUIRE_ALL=1`: a run that must prove everything may skip nothing.
 pub fn skip_or_fail(reason: &str) {
-<<<<<<< HEAD
-    let required = std::env::var_os(REQUIRE_ALL).is_some_and(|value| value == "1");
-    assert!(!required, "{REQUIRE_ALL}=1 forbids to skip: {reason}");
-=======
     if skips_are_failures(env::var_os(REQUIRE_ALL).as_deref()) {
         panic!("{REQUIRE_ALL}=1 forbids to skip: {reason}");
     }
->>>>>>> cluster
     announce(reason);
 }
 
@@ -33,21 +23,15 @@ pub fn skip_without_gpu(reason: &str) {
     announce(reason);
 }
 
-<<<<<<< HEAD
-=======
 /// What the variable means: `1` and nothing else asks for failures.
 fn skips_are_failures(value: Option<&OsStr>) -> bool {
     value.is_some_and(|value| value == "1")
 }
 
->>>>>>> cluster
 fn announce(reason: &str) {
     let test = thread::current().name().unwrap_or("unnamed test").to_owned();
     // Not `eprintln!`: the test harness captures that and drops it when the test passes.
     // A closed stderr only loses the notice.
-<<<<<<< HEAD
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
-=======
     let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
 }
 
@@ -63,5 +47,4 @@ mod tests {
         }
         assert!(!skips_are_failures(None));
     }
->>>>>>> cluster
 }

@@ -3,11 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
-=======
 use crate::error_chain;
 
->>>>>>> cluster
 /// Time between two looks: short beside the 50 ms that one `kubectl` takes.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
@@ -39,11 +36,7 @@ pub fn poll<T, E>(
 ///
 /// # Panics
 /// When `limit` passes first, or `look` fails.
-<<<<<<< HEAD
-pub fn until<T, E: std::fmt::Display>(
-=======
 pub fn until<T, E: Into<Box<dyn std::error::Error>>>(
->>>>>>> cluster
     what: &str,
     limit: Duration,
     look: impl FnMut() -> Result<Option<T>, E>,
@@ -51,11 +44,7 @@ pub fn until<T, E: Into<Box<dyn std::error::Error>>>(
     match poll(limit, look) {
         Ok(Some(found)) => found,
         Ok(None) => panic!("{what}: not seen within {} s", limit.as_secs()),
-<<<<<<< HEAD
-        Err(error) => panic!("{what}: {error}"),
-=======
         Err(error) => panic!("{what}: {}", error_chain(&*error.into())),
->>>>>>> cluster
     }
 }
 

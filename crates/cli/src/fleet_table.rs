@@ -106,18 +106,18 @@ pub fn totals(totals: &Totals) -> String {
     );
     let note = |count: u32, what: &str| match count {
         0 => String::new(),
-        1 => format!(", 1 {what} without a known price left out"),
-        _ => format!(", {count} {what}s without a known price left out"),
+        1 => format!(" ({what} of 1 more is not known)"),
+        _ => format!(" ({what} of {count} more is not known)"),
     };
     text.push_str(&format!(
         "Cost per hour:    {}{}\n",
         money(totals.cost_per_hour.as_ref()),
-        note(totals.nodes_unpriced, "node"),
+        note(totals.nodes_unpriced, "the price"),
     ));
     text.push_str(&format!(
         "Could save:       {} per hour{}\n",
         money(totals.saving_per_hour.as_ref()),
-        note(totals.findings_unpriced, "finding"),
+        note(totals.findings_unpriced, "the saving"),
     ));
     text
 }

@@ -376,3 +376,17 @@ fn placed_rows(report: &PlanReport) -> Rows {
         numbers: vec![3, 4, 5],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect_file;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_of_its_json_is_the_committed_one() {
+        let schema = schemars::schema_for!(PlanReport);
+        let text = output::json(&schema).expect("a schema is JSON");
+        expect_file!["../../../docs/schema/plan.v1.json"].assert_eq(&text);
+    }
+}

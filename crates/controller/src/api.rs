@@ -48,7 +48,7 @@ pub struct Totals {
     pub nodes_unpriced: u32,
     /// What acting on all findings would save.
     pub saving_per_hour: Option<Amount>,
-    /// Findings without a known price.
+    /// Findings whose saving is not known: no price, or memory that is not measured.
     pub findings_unpriced: u32,
 }
 

@@ -36,7 +36,8 @@ pub struct Finding {
     /// When waste of this kind was first announced for this pod; when it was found, where it was
     /// not announced yet.
     pub since: Timestamp,
-    /// What the reclaimable share costs per hour; `None` when the node has no known price.
+    /// What the reclaimable share costs per hour; `None` when that share or the node's price is not
+    /// known.
     pub saving: Option<Rate>,
 }
 

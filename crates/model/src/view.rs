@@ -88,6 +88,6 @@ pub struct Totals {
     pub nodes_unpriced: u32,
     /// What standing findings would save per hour; `None` when none is known.
     pub saving: Option<Rate>,
-    /// Findings without a known price.
+    /// Findings whose saving is not known: no price, or memory that is not measured.
     pub findings_unpriced: u32,
 }

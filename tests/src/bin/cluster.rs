@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tests::control_plane::{ControlPlane, Options};
-use tests::manifests::{SHAPES, gpu_node, list};
+use tests::manifests::{SHAPES, gpu_node};
 use tests::program::Program;
 use tests::prometheus::{self, Prometheus};
 
@@ -27,16 +27,7 @@ fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => run(&arguments).map_or_else(
             |error| {
-<<<<<<< HEAD
-                eprintln!("cluster: {error}");
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    eprintln!("  caused by: {cause}");
-                    source = cause.source();
-                }
-=======
                 eprintln!("cluster: {}", tests::error_chain(&*error));
->>>>>>> cluster
                 ExitCode::FAILURE
             },
             |()| ExitCode::SUCCESS,
@@ -75,13 +66,15 @@ impl Arguments {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let began = Instant::now();
     let mut control_plane = ControlPlane::start(&Options::default())?;
-    if arguments.nodes > 0 {
-        let nodes = SHAPES.iter().cycle().take(arguments.nodes).enumerate();
-        control_plane.create(&list(nodes.map(|(number, shape)| {
+    let shapes = SHAPES.iter().cycle().take(arguments.nodes).enumerate();
+    let nodes: Vec<_> = shapes
+        .map(|(number, shape)| {
             let family = shape.instance_type.split('.').next().unwrap_or(shape.instance_type);
             gpu_node(&format!("{family}-{number}"), shape)
-        })))?;
-        control_plane.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all"])?;
+        })
+        .collect();
+    if !nodes.is_empty() {
+        control_plane.create_nodes(&nodes)?;
     }
     let prometheus = arguments.prometheus.then(start_prometheus).transpose()?;
 
@@ -95,9 +88,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("  {program}: pid {}, {mib} MiB resident", process.pid());
     }
     eprintln!("Ctrl-C ends it; its kubeconfig:");
+    let signals = end_signals()?;
     println!("{}", control_plane.kubeconfig().display());
     io::stdout().flush()?;
-    serve_until_signalled(&mut control_plane)
+    serve_until(signals, &mut control_plane)
 }
 
 fn start_prometheus() -> Result<Prometheus, prometheus::PrometheusError> {
@@ -109,18 +103,24 @@ fn start_prometheus() -> Result<Prometheus, prometheus::PrometheusError> {
     })
 }
 
-/// Returns when SIGINT or SIGTERM arrives, or with an error when a server ends by itself.
+/// A stream that gets a byte when SIGINT or SIGTERM arrives.
 ///
-/// Before this, both signals end the process at once, and the kernel ends the servers with it.
-fn serve_until_signalled(
-    control_plane: &mut ControlPlane,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let (mut signalled, signal) = UnixStream::pair()?;
+/// Before this, both end the process at once, and the kernel ends the servers with it.
+fn end_signals() -> io::Result<UnixStream> {
+    let (signalled, signal) = UnixStream::pair()?;
     signalled.set_read_timeout(Some(LOOK_EVERY))?;
     signal_hook::low_level::pipe::register(SIGINT, signal.try_clone()?)?;
     signal_hook::low_level::pipe::register(SIGTERM, signal)?;
+    Ok(signalled)
+}
+
+/// Returns at the first signal, or with an error when a server ends by itself.
+fn serve_until(
+    mut signals: UnixStream,
+    control_plane: &mut ControlPlane,
+) -> Result<(), Box<dyn std::error::Error>> {
     loop {
-        match signalled.read(&mut [0]) {
+        match signals.read(&mut [0]) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 control_plane.check_alive()?;

@@ -54,82 +54,6 @@ pub(super) fn write_files(scratch: &ScratchDir, kubeconfigs: &Kubeconfigs) -> io
 impl ControlPlane {
     /// The command line of a server of this instance.
     pub(super) fn command_line(&self, program: Program, paths: &Paths) -> CommandLine {
-<<<<<<< HEAD
-        let path = |name: &str| self.scratch.join(name).display().to_string();
-        let kubeconfig = self.kubeconfigs.admin().display();
-        let [etcd_client, etcd_peer] =
-            self.etcd.each_ref().map(|port| format!("http://{}", port.address()));
-        let (program, arguments) = match program {
-            Program::Etcd => (
-                &paths.etcd,
-                vec![
-                    format!("--data-dir={}", path("etcd")),
-                    format!("--listen-client-urls={etcd_client}"),
-                    format!("--advertise-client-urls={etcd_client}"),
-                    format!("--listen-peer-urls={etcd_peer}"),
-                    format!("--initial-advertise-peer-urls={etcd_peer}"),
-                    format!("--initial-cluster=default={etcd_peer}"),
-                    // Without progress requests (see the API server below) the watch cache of a kind
-                    // that nobody changes learns the current revision by these notices alone. At
-                    // etcd's default of 10 minutes, lists answer `Too large resource version`.
-                    "--experimental-watch-progress-notify-interval=1s".to_owned(),
-                ],
-            ),
-            Program::KubeApiserver => (
-                &paths.api_server,
-                vec![
-                    format!("--etcd-servers={etcd_client}"),
-                    "--bind-address=127.0.0.1".to_owned(),
-                    "--advertise-address=127.0.0.1".to_owned(),
-                    // No Endpoints of the `kubernetes` Service: a loopback address is refused there.
-                    "--endpoint-reconciler-type=none".to_owned(),
-                    format!("--secure-port={}", self.api_server.number()),
-                    format!("--tls-cert-file={}", path(kubeconfig::SERVER_CERTIFICATE)),
-                    format!("--tls-private-key-file={}", path(kubeconfig::SERVER_KEY)),
-                    format!("--token-auth-file={}", path(kubeconfig::TOKENS)),
-                    "--authorization-mode=RBAC".to_owned(),
-                    "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                    format!("--service-account-key-file={}", path(kubeconfig::TOKEN_PUBLIC_KEY)),
-                    format!("--service-account-signing-key-file={}", path(kubeconfig::TOKEN_KEY)),
-                    "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-                    // The DaemonSets of GPU operators are privileged.
-                    "--allow-privileged=true".to_owned(),
-                    "--profiling=false".to_owned(),
-                    // The API server asks etcd for progress from 3.4.31 and 3.5.13 on; Debian 12
-                    // has 3.4.23. With this gate on, its default, a plain watch from resource
-                    // version 0 is then answered by an error event, and kwok starts it anew for
-                    // ever. With it off, a client that asks for a streamed list is refused and
-                    // falls back to paging.
-                    "--feature-gates=WatchList=false".to_owned(),
-                ],
-            ),
-            Program::KubeControllerManager => (
-                &paths.controller_manager,
-                vec![
-                    format!("--kubeconfig={kubeconfig}"),
-                    format!("--root-ca-file={}", path(kubeconfig::AUTHORITY)),
-                    format!("--service-account-private-key-file={}", path(kubeconfig::TOKEN_KEY)),
-                    "--leader-elect=false".to_owned(),
-                    format!("--kube-api-qps={QPS}"),
-                    format!("--kube-api-burst={BURST}"),
-                    "--secure-port=0".to_owned(),
-                ],
-            ),
-            Program::KubeScheduler => (
-                &paths.scheduler,
-                vec![format!("--config={}", path(SCHEDULER_CONFIG)), "--secure-port=0".to_owned()],
-            ),
-            Program::Kwok => (
-                &paths.kwok,
-                vec![
-                    format!("--kubeconfig={kubeconfig}"),
-                    format!("--config={}", cluster_folder().join("stages.yaml").display()),
-                    "--manage-all-nodes=false".to_owned(),
-                    "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake".to_owned(),
-                    "--node-lease-duration-seconds=40".to_owned(),
-                ],
-            ),
-=======
         let (program, arguments) = match program {
             Program::Etcd => (&paths.etcd, self.etcd_arguments()),
             Program::KubeApiserver => (&paths.api_server, self.api_server_arguments()),
@@ -138,15 +62,12 @@ impl ControlPlane {
             }
             Program::KubeScheduler => (&paths.scheduler, self.scheduler_arguments()),
             Program::Kwok => (&paths.kwok, self.kwok_arguments()),
->>>>>>> cluster
             Program::Kubectl | Program::Helm | Program::Prometheus => {
                 unreachable!("`{program}` is no server of the control plane")
             }
         };
         CommandLine::new(program, arguments).with_environment("HOME", self.scratch.path())
     }
-<<<<<<< HEAD
-=======
 
     fn etcd_arguments(&self) -> Vec<String> {
         let [client, peer] = self.etcd_urls();
@@ -225,5 +146,4 @@ impl ControlPlane {
     fn etcd_urls(&self) -> [String; 2] {
         self.etcd.each_ref().map(|port| format!("http://{}", port.address()))
     }
->>>>>>> cluster
 }
