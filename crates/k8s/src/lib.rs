@@ -11,8 +11,14 @@
 //! - Nothing is decided here. An effect is performed as it is told, under its precondition, or
 //!   not at all.
 
+pub mod convert;
+#[cfg(feature = "client")]
+pub mod crd;
 pub mod decode;
 pub mod dump;
+#[cfg(feature = "client")]
+pub mod lint;
+pub mod manifest;
 pub mod quantity;
 pub mod sense;
 

@@ -189,8 +189,16 @@ fn channel_address(field: &str, channel: &Spec, found: &mut Vec<SenseFault>) {
 }
 
 fn attribution(spec: &Spec, found: &mut Vec<SenseFault>) {
-    const SELECTORS: [&str; 7] =
-        ["namespace", "labels", "experimentID", "team", "project", "costCenter", "tags"];
+    const SELECTORS: [&str; 8] = [
+        "namespace",
+        "namespaceSelector",
+        "labels",
+        "experimentID",
+        "team",
+        "project",
+        "costCenter",
+        "tags",
+    ];
     let empty = |value: &Value| match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
