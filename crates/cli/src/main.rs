@@ -3,8 +3,11 @@
 //! Standard output is data, standard error is talk. Nothing is decided here: `plan` calls the
 //! same functions as the controller.
 
+mod convert;
 mod exit;
 mod fleet_table;
+mod input;
+mod lint;
 mod output;
 mod plan;
 mod status;
@@ -35,6 +38,10 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show what a running controller sees.
     Status(status::StatusArgs),
+    /// Say what is wrong with our resources before an API server sees them.
+    Lint(lint::LintArgs),
+    /// Rewrite our resources from the spellings of earlier releases.
+    Convert(convert::ConvertArgs),
     /// Print the version.
     Version(version::VersionArgs),
 }
@@ -43,6 +50,8 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Version(args) => version::run(&args),
     };
     match result {

@@ -1,7 +1,5 @@
 //! `plan`: what the loop decides for a dump of a cluster.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +16,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::fleet_table;
+use crate::input::{self, shown};
 use crate::output::{self, Format, OutputArgs, Rows};
 
 /// Arguments of `plan`.
@@ -43,9 +42,6 @@ pub struct PlanArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
-
-/// Largest metrics text or price sheet that is read: 256 MiB.
-const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// The plan, as JSON. Every GPU pod occurs exactly once under `placed`, `found` or `refused`.
 #[derive(Serialize, JsonSchema)]
@@ -136,14 +132,14 @@ pub fn run(args: &PlanArgs) -> Result<Exit> {
     let mut seen = Delta::default();
     let mut unreadable = Vec::new();
     for file in &args.files {
-        let read = dump::read(open(file)?).with_context(|| format!("read {}", shown(file)))?;
+        let read =
+            dump::read(input::open(file)?).with_context(|| format!("read {}", shown(file)))?;
         unreadable.extend(read.faults.iter().map(ToString::to_string));
         append(&mut seen, read.delta);
     }
     let mut policy = Policy::published();
     if let Some(file) = &args.prices {
-        let text = read_text(file)?;
-        let text = String::from_utf8(text).with_context(|| format!("read {}", shown(file)))?;
+        let text = input::read_utf8(file)?;
         let book = PriceBook::with_sheet(&text).with_context(|| format!("read {}", shown(file)))?;
         policy.prices = Arc::new(book);
     }
@@ -177,28 +173,6 @@ fn wall_clock() -> Result<Timestamp> {
     Ok(Timestamp::EPOCH.after(since))
 }
 
-fn shown(file: &Path) -> String {
-    if file == Path::new("-") { "standard input".into() } else { format!("`{}`", file.display()) }
-}
-
-fn open(file: &Path) -> Result<Box<dyn Read>> {
-    if file == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    let opened = File::open(file).with_context(|| format!("open {}", shown(file)))?;
-    Ok(Box::new(opened))
-}
-
-fn read_text(file: &Path) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let read = open(file)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut text);
-    read.with_context(|| format!("read {}", shown(file)))?;
-    if text.len() as u64 > TEXT_BYTES_MAX {
-        bail!("{} is larger than {TEXT_BYTES_MAX} bytes", shown(file));
-    }
-    Ok(text)
-}
-
 fn append(all: &mut Delta, more: Delta) {
     all.nodes.extend(more.nodes);
     all.pods.extend(more.pods);
@@ -208,7 +182,7 @@ fn append(all: &mut Delta, more: Delta) {
 }
 
 fn metrics(file: &Path, now: Timestamp) -> Result<Vec<GpuSample>> {
-    let text = read_text(file)?;
+    let text = input::read_bytes(file)?;
     let (samples, counts) = scrape::read_text(&text, &Origin { at: now, node: None });
     if samples.is_empty() {
         bail!(

@@ -179,7 +179,7 @@ impl Dump {
     fn take_object(&mut self, object: Object) {
         let delta = &mut self.delta;
         match object {
-            Object::Node(node) => delta.nodes.push(Change::Upsert(node)),
+            Object::Node(node) => delta.nodes.push(Change::Upsert(*node)),
             Object::Pod(pod) => delta.pods.push(Change::Upsert(*pod)),
             Object::Budget(budget) => delta.budgets.push(Change::Upsert(budget)),
             Object::Event(event) => delta.events.push(Change::Upsert(event)),
@@ -290,7 +290,7 @@ impl<'de, F: Format> Deserialize<'de> for Item<F> {
 }
 
 enum Object {
-    Node(Node),
+    Node(Box<Node>),
     Pod(Box<Pod>),
     Budget(DisruptionBudget),
     Event(AnnouncedEvent),
@@ -309,7 +309,7 @@ impl Object {
         let mut decoder = Decoder::default();
         let from = Source::Value(value);
         let read = match (version, kind) {
-            ("v1", "Node") => decoder.node(from).map(Self::Node),
+            ("v1", "Node") => decoder.node(from).map(|node| Self::Node(Box::new(node))),
             ("v1", "Pod") => decoder.pod(from).map(|pod| Self::Pod(Box::new(pod))),
             ("policy/v1", "PodDisruptionBudget") => decoder.budget(from).map(Self::Budget),
             ("v1", "Event") if value["reportingComponent"] == REPORTING_COMPONENT => {

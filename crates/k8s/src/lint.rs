@@ -44,7 +44,7 @@ pub fn lint(text: &str) -> Result<Vec<Problem>, ManifestError> {
 pub fn lint_object(object: &Value) -> Vec<Problem> {
     let version = object["apiVersion"].as_str().unwrap_or("");
     let kind_text = object["kind"].as_str().unwrap_or("");
-    let mut found = Found { object: manifest::title(object), problems: Vec::new() };
+    let mut found = Found { object: manifest::title(object), problems: Vec::new(), dropped: 0 };
     let ours = version == API_VERSION || convert::is_older_version(version);
     let Some(kind) = PolicyKind::parse(kind_text).filter(|_| ours) else {
         if ours {
@@ -77,7 +77,7 @@ pub fn lint_object(object: &Value) -> Vec<Problem> {
         None => found.add("spec", &Value::Null, "is missing", None),
     }
     // As on the server: rules see only what the schema accepts.
-    if found.problems.len() == before {
+    if found.problems.len() == before + found.dropped {
         rules(object, &schema, &mut found);
         let empty = Map::new();
         let spec = object["spec"].as_object().unwrap_or(&empty);
@@ -102,6 +102,8 @@ fn schema_of(kind: PolicyKind) -> Value {
 struct Found {
     object: String,
     problems: Vec<Problem>,
+    /// Problems that the server does not refuse: unknown fields, which it drops.
+    dropped: usize,
 }
 
 impl Found {
@@ -195,6 +197,7 @@ fn walk_object(
                 let hint = nearest(name, known.map(String::as_str))
                     .map(|near| format!("did you mean {near}?"));
                 found.add(&at, value, "is no field of the schema; the server drops it", hint);
+                found.dropped += 1;
             }
         }
     }
@@ -360,10 +363,10 @@ metadata: {name: a}
 spec: {provider: aws, spotInstancePercentage: 60, scaleUpThreshold: -1}
 ",
             expect![[r#"
-                AutoscalingPolicy `a`: `spec.scaleUpThreshold` is `-1.0`: must be a fraction from 0 to 1, but is -1
-                AutoscalingPolicy `a`: `spec.spotInstancePercentage` is `60.0`: must be a fraction from 0 to 1, but is 60
+                AutoscalingPolicy `a`: `spec.scaleUpThreshold: -1.0` must be a fraction from 0 to 1, but is -1
+                AutoscalingPolicy `a`: `spec.spotInstancePercentage: 60.0` must be a fraction from 0 to 1, but is 60
                   hint: write 0.6
-                AutoscalingPolicy `a`: `spec.scaleDownThreshold` is `0.2`: is not below `scaleUpThreshold: -1`: nodes would come and go for ever
+                AutoscalingPolicy `a`: `spec.scaleDownThreshold: 0.2` is not below `scaleUpThreshold: -1`: nodes would come and go for ever
                   hint: leave a gap between the two
             "#]],
         );
@@ -390,21 +393,21 @@ apiVersion: v1
 kind: ConfigMap
 ",
             expect![[r#"
-                AutoscalingPolicy `a`: `apiVersion` is `"gpuautoscaler.io/v1alpha1"`: is not `gpu-autoscaler.io/v1alpha1`
+                AutoscalingPolicy `a`: `apiVersion: "gpuautoscaler.io/v1alpha1"` is not `gpu-autoscaler.io/v1alpha1`
                   hint: `gpu-autoscaler convert -f FILE` rewrites it
-                AutoscalingPolicy `a`: `metadata.namespace` is `"team"`: does nothing: the kind is cluster-scoped
-                AutoscalingPolicy `a`: `spec.maxNode` is `5`: is no field of the schema; the server drops it
+                AutoscalingPolicy `a`: `metadata.namespace: "team"` does nothing: the kind is cluster-scoped
+                AutoscalingPolicy `a`: `spec.maxNode: 5` is no field of the schema; the server drops it
                   hint: did you mean maxNodes?
-                AutoscalingPolicy `a`: `spec.minNodes` is `-1`: is below 0
-                AutoscalingPolicy `a`: `spec.nodePools[0].capacityType` is `"spott"`: is none of spot, on-demand, reserved
+                AutoscalingPolicy `a`: `spec.minNodes: -1` is below 0
+                AutoscalingPolicy `a`: `spec.nodePools[0].capacityType: "spott"` is none of spot, on-demand, reserved
                   hint: write spot
-                AutoscalingPolicy `a`: `spec.nodePools[1].minSize` is `1.5`: is not of type integer
-                AutoscalingPolicy `a`: `spec.nodePools[2].capacityType`: missing
-                AutoscalingPolicy `a`: `spec.nodePools[2].name`: missing
-                AutoscalingPolicy `a`: `spec.nodePools[1].name` is `"p"`: occurs twice
-                AutoscalingPolicy `a`: `spec.provider` is `"amazon"`: is none of aws, gcp, azure, custom
-                AutoscalingPolicy `a`: `spec.scaleUpThreshold` is `"0.8"`: is not of type number
-                AutoScalingPolicy without a name: `kind` is `"AutoScalingPolicy"`: is no kind of this group
+                AutoscalingPolicy `a`: `spec.nodePools[1].minSize: 1.5` is not of type integer
+                AutoscalingPolicy `a`: `spec.nodePools[2].capacityType` is missing
+                AutoscalingPolicy `a`: `spec.nodePools[2].name` is missing
+                AutoscalingPolicy `a`: `spec.nodePools[1].name: "p"` occurs twice
+                AutoscalingPolicy `a`: `spec.provider: "amazon"` is none of aws, gcp, azure, custom
+                AutoscalingPolicy `a`: `spec.scaleUpThreshold: "0.8"` is not of type number
+                AutoScalingPolicy without a name: `kind: "AutoScalingPolicy"` is no kind of this group
                   hint: write AutoscalingPolicy
             "#]],
         );

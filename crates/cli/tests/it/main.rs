@@ -1,5 +1,6 @@
 //! What a person sees of the command line.
 
+mod manifest;
 mod plan;
 
 use std::io::Write;

@@ -4,6 +4,9 @@
 //! of the published documents. What one field alone can get wrong is refused by the schema and
 //! its CEL rules; what only several fields together can, is told by [`crate::sense`].
 
+// Each print column of a kind is an attribute of the same name.
+#![allow(clippy::duplicated_attributes)]
+
 mod autoscaling_policy;
 mod cost_attribution;
 mod cost_budget;
