@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::control_plane::{ControlPlane, KubectlError, Options, User};
+use tests::control_plane::{ControlPlane, ControlPlaneError, KubectlError, Options, User};
 use tests::manifests::{SHAPES, gpu_node, gpu_pod, list};
 use tests::program::Program;
+use tests::skip_or_fail;
 use tests::wait::until;
 
 /// For a change that takes a second on an idle machine.
@@ -119,17 +120,18 @@ fn a_dropped_control_plane_leaves_no_process_and_no_file() {
 fn a_refused_flag_is_reported_with_the_log_of_its_server() {
     let arguments = vec![(Program::KubeApiserver, "--no-such-flag".to_owned())];
     let options = Options { arguments, ..Options::default() };
-    if Program::KubeApiserver.find().is_err() || Program::Etcd.find().is_err() {
-        return tests::skip_or_fail("the programs of the control plane are not built");
-    }
-    let error = ControlPlane::start(&options).expect_err("the flag does not exist").to_string();
+    let error = match ControlPlane::start(&options).expect_err("the flag does not exist") {
+        ControlPlaneError::Missing(missing) => return skip_or_fail(&missing.to_string()),
+        error => error.to_string(),
+    };
     assert!(error.contains("kube-apiserver") && error.contains("no-such-flag"), "{error}");
 }
 
 #[test]
 fn the_cluster_command_ends_on_sigterm_and_when_killed() {
-    if let Err(missing) = Program::KubeApiserver.find().and(Program::Etcd.find()) {
-        return tests::skip_or_fail(&missing.to_string());
+    let built = Program::Etcd.find().and(Program::KubeApiserver.find());
+    if let Err(missing) = built.and(Program::Kubectl.find()) {
+        return skip_or_fail(&missing.to_string());
     }
     for signal in ["TERM", "KILL"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"))

@@ -30,9 +30,11 @@ fn skips_are_failures(value: Option<&OsStr>) -> bool {
 
 fn announce(reason: &str) {
     let test = thread::current().name().unwrap_or("unnamed test").to_owned();
+    // One line in one write: other tests write at the same time.
+    let line = format!("skipped: {test}: {}\n", reason.replace('\n', "; "));
     // Not `eprintln!`: the test harness captures that and drops it when the test passes.
     // A closed stderr only loses the notice.
-    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 #[cfg(test)]
