@@ -63,3 +63,10 @@ soak: ## The same tests as `test` with large counts: SEED=, TIMES=.
 show-%: ## Show line M of an issue's claims: make show-path-2 SEED=7.
 	@mkdir -p target/show
 	@.ci/show/$*.sh
+
+FUZZ_SECS ?= 60
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZ_SECS seconds (needs a nightly toolchain).
+	@cargo fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --version 0.13.2 --locked
+	@for target in exposition quantity plan; do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) -print_final_stats=1; done

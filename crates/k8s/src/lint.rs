@@ -237,7 +237,7 @@ fn rules(object: &Value, schema: &Value, found: &mut Found) {
     let object = with_floats(object, schema);
     let Err(errors) = Validator::new().validate(schema, &object, None) else { return };
     for error in errors.into_vec() {
-        let pointer = format!("/{}", error.field_path.replace('.', "/").replace('[', "/"));
+        let pointer = format!("/{}", error.field_path.replace(['.', '['], "/"));
         let value = object.pointer(&pointer.replace(']', "")).cloned().unwrap_or_default();
         let (why, hint) = match error.message.split_once("; hint: ") {
             Some((why, hint)) => (why.to_owned(), Some(hint.to_owned())),
