@@ -11,20 +11,32 @@
 //! - Nothing is decided here. An effect is performed as it is told, under its precondition, or
 //!   not at all.
 
+#[cfg(feature = "client")]
+pub mod api;
 pub mod convert;
 #[cfg(feature = "client")]
 pub mod crd;
 pub mod decode;
 pub mod dump;
 #[cfg(feature = "client")]
+pub mod effects;
+#[cfg(feature = "client")]
+pub mod election;
+#[cfg(feature = "client")]
 pub mod lint;
 pub mod manifest;
 pub mod quantity;
 pub mod sense;
+#[cfg(feature = "client")]
+pub mod watch;
 
+#[cfg(feature = "client")]
+mod backoff;
 mod intern;
 mod node_labels;
 mod requests;
+#[cfg(all(test, feature = "client"))]
+mod scripted;
 mod wire;
 
 /// Group and version of our own resources.
