@@ -3,6 +3,7 @@
 //! Standard output is data, standard error is talk. Nothing is decided here: `plan` calls the
 //! same functions as the controller.
 
+mod demo;
 mod exit;
 mod fleet_table;
 mod output;
@@ -31,6 +32,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a simulated cluster and show what is found in it; no cluster is needed.
+    Demo(demo::DemoArgs),
     /// Judge a dump of a cluster without touching the cluster.
     Plan(plan::PlanArgs),
     /// Show what a running controller sees.
@@ -41,6 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Version(args) => version::run(&args),
