@@ -20,7 +20,7 @@ use crate::planner::{self, Planned, Verdict, Window};
 use crate::policy::{self, Caller, Limits, Policy};
 use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
-use crate::world::{Mark, World};
+use crate::world::{Mark, Room, World};
 
 /// Live leases and tickets of one machine; the planner is measured at ten thousand.
 pub const BOOK_MAX: usize = 20_000;
@@ -192,7 +192,8 @@ impl<W: World> Engine<W> {
     fn begin(&mut self, boot: String) -> Done<(), W> {
         let now = self.world.now();
         for lease in self.book.leases() {
-            let mut epitaph = crate::book::Epitaph::of(lease, now, crate::lease::EndReason::Rebooted);
+            let mut epitaph =
+                crate::book::Epitaph::of(lease, now, crate::lease::EndReason::Rebooted);
             // The clock of that boot is gone: the time since the grant by the date is an upper
             // bound, the granted duration another.
             let by_date = now.wall.since(lease.granted_wall).as_millis();
@@ -230,7 +231,7 @@ impl<W: World> Engine<W> {
             }
         }
         let bytes = journal::lines(events);
-        if let Err(fault) = self.world.append(self.mark, &bytes) {
+        if let Err(fault) = self.world.append(self.mark, &bytes, room(events)) {
             // What the file holds now is unknown: read it anew.
             self.forget();
             return Err(Error::World(fault));
@@ -345,7 +346,9 @@ impl<W: World> Engine<W> {
         loop {
             let plan = planner::plan(&book, gpus, now, asked);
             let next = plan.into_iter().find_map(|planned| match planned {
-                Planned { id, verdict: Verdict::Now(parts) } if book.lease(&id).is_none_or(paused) => {
+                Planned { id, verdict: Verdict::Now(parts) }
+                    if book.lease(&id).is_none_or(paused) =>
+                {
                     Some((id, parts))
                 }
                 _ => None,
@@ -355,7 +358,8 @@ impl<W: World> Engine<W> {
             let Some(ticket) = in_queue.or_else(|| asked.filter(|a| a.id == id).cloned()) else {
                 return Ok(events);
             };
-            let waits = asked.is_some_and(|asked| asked.id == id) || self.world.alive(&ticket.waiter);
+            let waits =
+                asked.is_some_and(|asked| asked.id == id) || self.world.alive(&ticket.waiter);
             let event = if !waits {
                 Event::Left { id }
             } else if ticket.resumes {
@@ -373,7 +377,12 @@ impl<W: World> Engine<W> {
         }
     }
 
-    fn grant(&mut self, ticket: &Ticket, parts: Vec<crate::lease::Part>, now: Now) -> Done<Lease, W> {
+    fn grant(
+        &mut self,
+        ticket: &Ticket,
+        parts: Vec<crate::lease::Part>,
+        now: Now,
+    ) -> Done<Lease, W> {
         let mut lease = Lease {
             id: ticket.id.clone(),
             owner: ticket.owner.clone(),
@@ -439,7 +448,9 @@ impl<W: World> Engine<W> {
     /// start now.
     fn extendable(&self, gpus: &[Gpu], now: Now, lease: &Lease, by: Span) -> Done<bool, W> {
         let request = Request {
-            choice: crate::lease::Choice::These(lease.parts.iter().map(|p| p.gpu.clone()).collect()),
+            choice: crate::lease::Choice::These(
+                lease.parts.iter().map(|p| p.gpu.clone()).collect(),
+            ),
             memory: crate::lease::MemoryAsk::Size(
                 lease.parts.first().map(|p| p.memory).unwrap_or_default(),
             ),
@@ -457,9 +468,8 @@ impl<W: World> Engine<W> {
         }
         let extended = Event::Extended { id: lease.id.clone(), deadline: lease.deadline.after(by) };
         let book = after(&self.book, &[extended])?;
-        let urgent = |id: &LeaseId| {
-            self.book.ticket(id).is_some_and(|t| t.request.priority < Priority::Low)
-        };
+        let urgent =
+            |id: &LeaseId| self.book.ticket(id).is_some_and(|t| t.request.priority < Priority::Low);
         let starts = |book: &Book| -> Vec<(LeaseId, Option<u64>)> {
             let plan = planner::plan(book, gpus, now, None);
             plan.into_iter().filter(|p| urgent(&p.id)).map(|p| (p.id, start(&p.verdict))).collect()
@@ -467,9 +477,9 @@ impl<W: World> Engine<W> {
         let (before, then) = (starts(&self.book), starts(&book));
         // `None` is never, which is later than any start.
         let late = |start: Option<u64>| start.unwrap_or(u64::MAX);
-        Ok(before.iter().all(|(id, was)| {
-            then.iter().any(|(other, is)| other == id && late(*is) <= late(*was))
-        }))
+        Ok(before
+            .iter()
+            .all(|(id, was)| then.iter().any(|(other, is)| other == id && late(*is) <= late(*was))))
     }
 
     /// Attaches a process, and with it its later descendants, to a lease.
@@ -544,7 +554,8 @@ impl<W: World> Engine<W> {
                 duration: request.duration,
             };
             let (from, end) = planner::span_of(&reservation, now);
-            let bad = |message: String, hint: &str| Refusal::BadInput { message, hint: hint.into() };
+            let bad =
+                |message: String, hint: &str| Refusal::BadInput { message, hint: hint.into() };
             if end <= now.boot {
                 let message = format!("the window that starts at {start} is over");
                 return Err(bad(message, "name a start in the future").into());
@@ -552,7 +563,8 @@ impl<W: World> Engine<W> {
             let ahead = from.since(now.boot);
             let furthest = limits.as_ref().and_then(|l| l.max_reserve_ahead).unwrap_or(Span::MAX);
             if ahead > furthest {
-                let message = format!("{start} is {ahead} ahead: at most {furthest} may be reserved");
+                let message =
+                    format!("{start} is {ahead} ahead: at most {furthest} may be reserved");
                 return Err(bad(message, "reserve later").into());
             }
             let from = from.max(now.boot);
@@ -639,6 +651,21 @@ pub fn phase_word(phase: &Phase) -> &'static str {
         Phase::Ending { .. } => "ending",
         Phase::Suspended { .. } => "suspended",
     }
+}
+
+/// What promises something needs room of its own; what ends something may use what is kept.
+fn room(events: &[Event]) -> Room {
+    let promise = |event: &Event| {
+        matches!(
+            event,
+            Event::Granted(_)
+                | Event::Queued(_)
+                | Event::Extended { .. }
+                | Event::Attached { .. }
+                | Event::Reserved(_)
+        )
+    };
+    if events.iter().any(promise) { Room::Keep } else { Room::Use }
 }
 
 fn paused(lease: &Lease) -> bool {

@@ -121,7 +121,9 @@ impl<W: World> Engine<W> {
                 looked_at += 1;
                 let look = diligence == Diligence::Full && looked_at <= planner::DEPTH;
                 let forsaken = look && !engine.world.alive(&ticket.waiter);
-                let ends = events.iter().any(|e| matches!(e, Event::Ending { id, .. } if *id == ticket.id));
+                let ends = events
+                    .iter()
+                    .any(|e| matches!(e, Event::Ending { id, .. } if *id == ticket.id));
                 if (ticket.until <= now.boot || forsaken) && !ends {
                     events.push(Event::Left { id: ticket.id });
                 }
@@ -177,7 +179,9 @@ impl<W: World> Engine<W> {
     }
 
     fn end_step(&mut self, lease: &Lease) -> Done<Vec<ProcessId>, W> {
-        let Phase::Ending { reason, kill_at, told, .. } = lease.phase else { return Ok(Vec::new()) };
+        let Phase::Ending { reason, kill_at, told, .. } = lease.phase else {
+            return Ok(Vec::new());
+        };
         if spared(lease, reason) {
             self.end(lease, reason)?;
             return Ok(Vec::new());
@@ -307,10 +311,8 @@ impl<W: World> Engine<W> {
             return Err(Refusal::NotSuspendable { id: lease.id.clone(), why }.into());
         }
         let stopped = self.world.suspend(lease, &members).map_err(Error::World)?;
-        let suspension = stopped.map_err(|why| Refusal::NotSuspendable {
-            id: lease.id.clone(),
-            why: why.0,
-        })?;
+        let suspension =
+            stopped.map_err(|why| Refusal::NotSuspendable { id: lease.id.clone(), why: why.0 })?;
         let gpus = self.world.gpus().map_err(Error::World)?;
         self.transact(|engine, now| {
             let current = engine.book.lease(&lease.id).cloned();
@@ -396,7 +398,9 @@ impl<W: World> Engine<W> {
         Ok(match planner::window(&self.book, gpus, now, &window) {
             Ok(Some(start)) if start <= now.boot => Verdict::Now(lease.parts.clone()),
             Ok(Some(start)) => Verdict::Later { start, parts: lease.parts.clone() },
-            Ok(None) => Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() },
+            Ok(None) => {
+                Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() }
+            }
             Err(never) => Verdict::Never(never),
         })
     }

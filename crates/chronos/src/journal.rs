@@ -54,8 +54,7 @@ pub fn read(bytes: &[u8], book: &mut Book) -> Result<usize, JournalError> {
             let last = end.is_none_or(|end| offset + end + 1 == bytes.len());
             return if last { Ok(offset) } else { Err(JournalError::Damaged { offset }) };
         };
-        let event =
-            serde_json::from_slice(json).map_err(|_| JournalError::Unknown { offset })?;
+        let event = serde_json::from_slice(json).map_err(|_| JournalError::Unknown { offset })?;
         book.apply(&event)?;
         offset += json.len() + FRAME;
     }

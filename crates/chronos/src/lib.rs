@@ -15,16 +15,21 @@
 //! What decides is pure and takes time as an argument; what acts is under [`os`], and nowhere else.
 //! There is no network here, no Kubernetes and no asynchronous runtime.
 
-pub mod quantity;
-pub mod lease;
-pub mod profile;
-pub mod planner;
-pub mod policy;
-pub mod refusal;
+pub mod api;
 pub mod book;
-pub mod journal;
-pub mod world;
-pub mod engine;
-pub mod expiry;
 #[doc(hidden)]
 pub mod chance;
+pub mod cli;
+pub mod engine;
+pub mod expiry;
+pub mod journal;
+pub mod lease;
+pub mod os;
+pub mod planner;
+pub mod policy;
+pub mod profile;
+pub mod quantity;
+pub mod refusal;
+pub mod size;
+pub mod wanted;
+pub mod world;

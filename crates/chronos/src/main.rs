@@ -1,1 +1,5 @@
-fn main() {}
+//! The `chronos` tool; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    chronos::cli::main()
+}

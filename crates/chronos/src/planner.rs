@@ -360,7 +360,8 @@ impl<'a> Promises<'a> {
         let (candidates, prefer) = match choice {
             Choice::These(ids) => (self.named(ids)?, Vec::new()),
             Choice::Any { prefer, .. } => {
-                let usable = |(position, gpu): (usize, &Gpu)| gpu.fault.is_none().then_some(position);
+                let usable =
+                    |(position, gpu): (usize, &Gpu)| gpu.fault.is_none().then_some(position);
                 (self.gpus.iter().enumerate().filter_map(usable).collect(), self.named(prefer)?)
             }
         };
@@ -469,7 +470,8 @@ impl<'a> Promises<'a> {
                     let distance: u64 = set.iter().map(|q| self.link(*q, p)).sum();
                     (disliked, distance, u64::MAX - self.profiles[p].free(at).as_u64(), p)
                 };
-                let next = fit.iter().copied().filter(|p| !set.contains(p)).min_by_key(|p| cost(*p));
+                let next =
+                    fit.iter().copied().filter(|p| !set.contains(p)).min_by_key(|p| cost(*p));
                 set.extend(next);
             }
             set.sort_unstable();
@@ -480,7 +482,8 @@ impl<'a> Promises<'a> {
     }
 
     fn distance(&self, set: &[usize]) -> u64 {
-        let pairs = set.iter().enumerate().flat_map(|(i, a)| set[i + 1..].iter().map(move |b| (a, b)));
+        let pairs =
+            set.iter().enumerate().flat_map(|(i, a)| set[i + 1..].iter().map(move |b| (a, b)));
         pairs.map(|(a, b)| self.link(*a, *b)).sum()
     }
 
@@ -550,12 +553,7 @@ fn choose(n: usize, k: usize) -> usize {
 }
 
 fn for_each_subset(of: &[usize], count: usize, visit: &mut impl FnMut(&[usize])) {
-    fn step(
-        of: &[usize],
-        count: usize,
-        set: &mut Vec<usize>,
-        visit: &mut impl FnMut(&[usize]),
-    ) {
+    fn step(of: &[usize], count: usize, set: &mut Vec<usize>, visit: &mut impl FnMut(&[usize])) {
         if count == 0 {
             return visit(set);
         }
@@ -606,10 +604,7 @@ pub fn check<'a>(leases: impl Iterator<Item = &'a Lease>, gpus: &[Gpu]) -> Vec<O
     };
     gpus.iter()
         .flat_map(|gpu| {
-            [
-                over(&memory, gpu, u128::from(gpu.memory.as_u64())),
-                over(&compute, gpu, 1_000_000),
-            ]
+            [over(&memory, gpu, u128::from(gpu.memory.as_u64())), over(&compute, gpu, 1_000_000)]
         })
         .flatten()
         .collect()

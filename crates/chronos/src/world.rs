@@ -25,6 +25,15 @@ pub struct Tail {
     pub bytes: Vec<u8>,
 }
 
+/// What an append may do with the space that is kept for ending leases on a full disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// It must leave it untouched: what would be granted could not be ended otherwise.
+    Keep,
+    /// It may use it.
+    Use,
+}
+
 /// A signal to the processes of a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
@@ -68,7 +77,7 @@ pub trait World {
     fn read(&mut self, from: Mark) -> Result<Tail, Self::Fault>;
 
     /// Cuts the journal to `at` and writes `bytes` behind it. Only with the lock.
-    fn append(&mut self, at: Mark, bytes: &[u8]) -> Result<(), Self::Fault>;
+    fn append(&mut self, at: Mark, bytes: &[u8], room: Room) -> Result<(), Self::Fault>;
 
     /// Puts a new journal in place of the old one, whole or not at all. Only with the lock.
     fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Self::Fault>;

@@ -15,13 +15,13 @@ use chronos::engine::{Answer, Engine, Error, Wish};
 use chronos::expiry::Diligence;
 use chronos::journal;
 use chronos::lease::{
-    Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase, Priority,
-    ProcessId, Request, Reservation, Vendor,
+    Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
+    Priority, ProcessId, Request, Reservation, Vendor,
 };
 use chronos::planner;
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Now, Ppm, Span};
-use chronos::world::{Mark, Signal, Suspension, Tail, Unsuspendable, World};
+use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 use gpu_autoscaler_model::{Bytes, Timestamp};
 
 /// What ends an operation early.
@@ -259,10 +259,11 @@ impl World for Actor {
         Ok(Tail { file: *file, bytes: bytes.get(start..).unwrap_or_default().to_vec() })
     }
 
-    fn append(&mut self, at: Mark, bytes: &[u8]) -> Result<(), Fault> {
+    fn append(&mut self, at: Mark, bytes: &[u8], room: Room) -> Result<(), Fault> {
         assert!(self.dead || self.holds_lock, "a write without the lock");
         let torn = self.step().err();
-        let full = torn.is_none() && self.machine.borrow_mut().chance.once_in(400);
+        let full =
+            torn.is_none() && room == Room::Keep && self.machine.borrow_mut().chance.once_in(400);
         let mut machine = self.machine.borrow_mut();
         let cut = machine.chance.below(bytes.len() as u64 + 1) as usize;
         let written = if torn.is_some() || full { cut } else { bytes.len() };
@@ -321,7 +322,8 @@ impl World for Actor {
     fn enclose(&mut self, lease: &Lease, process: &ProcessId) -> Result<(), Fault> {
         self.step()?;
         let mut machine = self.machine.borrow_mut();
-        if let Some(process) = machine.processes.get_mut(&process.pid).filter(|p| p.id == *process) {
+        if let Some(process) = machine.processes.get_mut(&process.pid).filter(|p| p.id == *process)
+        {
             process.tree = Some(lease.id.clone());
         }
         Ok(())
@@ -379,7 +381,8 @@ impl World for Actor {
             return Ok(Err(Unsuspendable("the driver refuses".into())));
         }
         for member in members {
-            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member) {
+            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member)
+            {
                 found.stopped = true;
             }
         }
@@ -391,7 +394,8 @@ impl World for Actor {
         self.step()?;
         let mut machine = self.machine.borrow_mut();
         for member in members {
-            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member) {
+            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member)
+            {
                 found.stopped = false;
             }
         }
@@ -672,7 +676,8 @@ fn four_properties_hold_at_random_kill_points() {
         let (mut kills, mut steps, mut machines) = (0, 0, 0);
         while kills < times.div_ceil(threads) {
             let seed = first.wrapping_add(thread + machines * threads);
-            let result = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Err("panic".into()));
+            let result =
+                std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Err("panic".into()));
             let (k, s) = result.unwrap_or_else(|why| panic!("seed={seed}: {why}"));
             (kills, steps, machines) = (kills + k, steps + s, machines + 1);
         }
