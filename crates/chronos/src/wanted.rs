@@ -182,19 +182,17 @@ pub fn gpu(text: &str, gpus: &[Gpu]) -> Result<GpuId, Refusal> {
 /// [`Refusal::TierUnavailable`] for a tier, [`Refusal::BadInput`] for a word that is none.
 pub fn require(required: &[String]) -> Result<(), Refusal> {
     const TIERS: [&str; 5] = ["kernel", "mig", "mps", "shim", "watch"];
-    for item in required {
-        let (what, tier) = item.split_once('=').unwrap_or((item, ""));
-        let known = matches!(what, "memory" | "compute") && TIERS.contains(&tier);
-        if !known {
-            return Err(Refusal::BadInput {
-                message: format!("requirement `{item}` is not known"),
-                hint: format!("write memory=TIER, where TIER is one of {}", TIERS.join(", ")),
-            });
-        }
-        let available = format!("{what}=none");
-        return Err(Refusal::TierUnavailable { required: item.clone(), available });
+    // Nothing is enforced inside processes by this version, so that the first is refused.
+    let Some(item) = required.first() else { return Ok(()) };
+    let (what, tier) = item.split_once('=').unwrap_or((item, ""));
+    if !matches!(what, "memory" | "compute") || !TIERS.contains(&tier) {
+        return Err(Refusal::BadInput {
+            message: format!("requirement `{item}` is not known"),
+            hint: format!("write memory=TIER, where TIER is one of {}", TIERS.join(", ")),
+        });
     }
-    Ok(())
+    let available = format!("{what}=none");
+    Err(Refusal::TierUnavailable { required: item.clone(), available })
 }
 
 fn usage(message: String) -> Refusal {

@@ -84,10 +84,11 @@ pub fn doctor(out: Output) -> Result<ExitCode, Failure> {
 fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, String)) {
     match settings.policy() {
         Ok(_) => {
-            let text = settings.policy_file.as_ref().map_or_else(
-                || "no file: everyone may ask for everything".to_owned(),
-                |path| path.display().to_string(),
-            );
+            let text = if settings.has_policy() {
+                settings.policy_file.display().to_string()
+            } else {
+                "no file: everyone may ask for everything".to_owned()
+            };
             check("policy", State::Ok, text);
         }
         Err(fault) => check("policy", State::Error, crate::os::session::chain(&fault)),

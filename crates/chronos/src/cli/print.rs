@@ -7,9 +7,7 @@ use crate::os::terminal;
 /// What a line reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mark {
-    /// It is done.
-    Ok,
-    /// It is not.
+    /// It is not done.
     Error,
     /// Something to know.
     Warning,
@@ -18,7 +16,6 @@ pub enum Mark {
 /// The mark in front of a line of standard error: a sign at a terminal, a word in a file.
 pub fn mark(mark: Mark) -> &'static str {
     let (sign, word) = match mark {
-        Mark::Ok => ("✓", "[OK]"),
         Mark::Error => ("✗", "[ERROR]"),
         Mark::Warning => ("⚠", "[WARNING]"),
     };

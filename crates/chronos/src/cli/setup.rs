@@ -18,14 +18,16 @@ pub fn config(settings: &Settings, what: ConfigCommand, out: Output) -> Result<E
     match what {
         ConfigCommand::Check { policy } => {
             let settings = match policy {
-                Some(file) => &Settings { policy_file: Some(file), ..settings.clone() },
+                Some(file) => &Settings { policy_file: file, ..settings.clone() },
                 None => settings,
             };
             settings.policy()?;
-            let file = |path: &Option<std::path::PathBuf>| {
-                path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+            let shown = |path: &std::path::Path, there: bool| {
+                if there { path.display().to_string() } else { "none".to_owned() }
             };
-            let (config, policy) = (file(&settings.config_file), file(&settings.policy_file));
+            let config = settings.config_file.as_deref().unwrap_or(std::path::Path::new(""));
+            let config = shown(config, settings.config_file.is_some());
+            let policy = shown(&settings.policy_file, settings.has_policy());
             if out.json {
                 out.object(&json!({
                     "apiVersion": views::API_VERSION, "kind": "Config",
@@ -55,7 +57,7 @@ fn show(settings: &Settings, out: Output) -> Result<(), Failure> {
         "access": access,
         "backend": settings.backend,
         "configuration": settings.config_file,
-        "policy": settings.policy_file,
+        "policy": settings.has_policy().then_some(&settings.policy_file),
         "lock_compat": settings.config.lock_compat,
         "limits": limits,
     });

@@ -174,13 +174,12 @@ pub fn perform(
     caller: &Caller,
     order: &Order,
 ) -> Reply {
-    let done = attempt(engine, settings, caller, order).and_then(|reply| {
+    let done = attempt(engine, settings, caller, order).inspect(|reply| {
         if matches!(reply, Reply::Lease { .. } | Reply::Waiting { .. } | Reply::Suspended { .. }) {
             // The lease is granted whether or not a guardian can be started: the other guards are
             // there, and `doctor` names the one that is missing.
             let _ = guard::ensure(engine.world());
         }
-        Ok(reply)
     });
     match done {
         Ok(reply) => reply,
@@ -294,7 +293,7 @@ fn holder_of(caller: &Caller, pid: u32) -> Result<crate::lease::ProcessId, Error
         let why = format!("it runs as user {uid}");
         return Err(Refusal::NotAttachable { pid, why }.into());
     }
-    Ok(process::identify(pid).map_err(|_| gone(pid))?)
+    process::identify(pid).map_err(|_| gone(pid))
 }
 
 fn gone(pid: u32) -> Error<Fault> {

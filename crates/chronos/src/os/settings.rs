@@ -104,8 +104,8 @@ pub struct Settings {
     pub config: Config,
     /// The configuration file, where there is one.
     pub config_file: Option<PathBuf>,
-    /// The policy file, where there is one.
-    pub policy_file: Option<PathBuf>,
+    /// The policy file; it is looked for anew each time, since a helper may be older than it.
+    pub policy_file: PathBuf,
 }
 
 impl Settings {
@@ -151,7 +151,7 @@ impl Settings {
             fake: text("CHRONOS_FAKE_GPUS").unwrap_or_default(),
             config,
             config_file,
-            policy_file: policy_file.exists().then_some(policy_file),
+            policy_file,
         })
     }
 
@@ -176,7 +176,13 @@ impl Settings {
     /// # Errors
     /// [`Fault::Setting`] with the line and the reason.
     pub fn policy(&self) -> Result<Policy, Fault> {
-        self.policy_file.as_deref().map_or_else(|| Ok(Policy::default()), read_yaml)
+        if self.has_policy() { read_yaml(&self.policy_file) } else { Ok(Policy::default()) }
+    }
+
+    /// Whether there is a policy file. One that cannot be looked at counts as there, and then
+    /// as unreadable: the safe side.
+    pub fn has_policy(&self) -> bool {
+        self.policy_file.try_exists().unwrap_or(true)
     }
 
     /// The folder of old lock files.

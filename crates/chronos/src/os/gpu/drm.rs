@@ -156,8 +156,7 @@ fn render_node(node: &Path) -> Option<DeviceNode> {
 
 fn text(path: &Path) -> Option<String> {
     // Files of the kernel are small; a device or a pipe in their place is not read.
-    let metadata = fs::metadata(path).ok().filter(|m| m.is_file() && m.size() < 1 << 20)?;
-    drop(metadata);
+    fs::metadata(path).ok().filter(|m| m.is_file() && m.size() < 1 << 20)?;
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 

@@ -14,6 +14,8 @@ use crate::os::fault::Fault;
 
 type Device = *mut c_void;
 type Status = c_int;
+/// A device by its number, or why it has no handle.
+type Numbered = (u32, Result<Device, Status>);
 
 const SUCCESS: Status = 0;
 const INSUFFICIENT_SIZE: Status = 7;
@@ -93,7 +95,7 @@ impl Nvml {
         Err(Fault::Backend { backend: "nvidia", why: format!("{call}: {word} ({status})") })
     }
 
-    fn devices(&self) -> Result<Vec<(u32, Result<Device, Status>)>, Fault> {
+    fn devices(&self) -> Result<Vec<Numbered>, Fault> {
         let count: extern "C" fn(*mut c_uint) -> Status =
             self.function(b"nvmlDeviceGetCount_v2\0")?;
         let handle: extern "C" fn(c_uint, *mut Device) -> Status =
