@@ -1,0 +1,406 @@
+//! The book: every live lease, ticket and reservation of the machine, and the events that change
+//! it.
+//!
+//! The book is only ever changed by applying an [`Event`], and every event is first written to the
+//! journal, so that the state after a crash is the state of the events that were written.
+//! [`Book::apply`] checks each event against the book: a journal that no sequence of correct steps
+//! can have written is refused, never repaired by guessing.
+//!
+//! # Invariants
+//! * Nothing here reads a clock, a file or the environment.
+//! * An id is used once: `serial` only grows.
+
+use std::collections::BTreeMap;
+
+use gpu_autoscaler_model::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::lease::{
+    EndReason, Lease, LeaseId, Phase, ProcessId, Reservation, ReservationId, Ticket,
+};
+use crate::quantity::{Boottime, Span};
+
+/// Half-life of the usage that fair share compares: what was used a day ago counts half.
+pub const USAGE_HALF_LIFE: Span = Span::from_secs(86_400);
+
+/// One change of the book.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// First record of a journal: which boot and which format it belongs to.
+    Opened {
+        /// Boot id of the kernel.
+        boot: String,
+        /// Format of the records that follow.
+        format: u32,
+        /// Serial number of the next id.
+        serial: u64,
+    },
+    /// A lease was granted; this record is its commit point.
+    Granted(Box<Lease>),
+    /// A request waits.
+    Queued(Box<Ticket>),
+    /// A ticket left the queue without a lease.
+    Left {
+        /// The ticket.
+        id: LeaseId,
+    },
+    /// The deadline was moved.
+    Extended {
+        /// The lease.
+        id: LeaseId,
+        /// Its new deadline.
+        deadline: Boottime,
+    },
+    /// A process was attached by hand.
+    Attached {
+        /// The lease.
+        id: LeaseId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// The lease is over; its processes are about to be ended.
+    Ending {
+        /// The lease.
+        id: LeaseId,
+        /// Why.
+        reason: EndReason,
+        /// When whatever is left is killed.
+        kill_at: Boottime,
+    },
+    /// Every process of an ending lease has been sent SIGTERM.
+    Told {
+        /// The lease.
+        id: LeaseId,
+    },
+    /// The processes of the lease are stopped.
+    Suspended {
+        /// The lease.
+        id: LeaseId,
+        /// Whether its memory is still on the GPU.
+        holds: bool,
+        /// When it is ended for good.
+        until: Boottime,
+        /// What was left of its time.
+        left: Span,
+    },
+    /// A suspended lease runs again.
+    Resumed {
+        /// The lease.
+        id: LeaseId,
+        /// Its new deadline.
+        deadline: Boottime,
+    },
+    /// Nothing of the lease is left.
+    Ended {
+        /// The lease.
+        id: LeaseId,
+        /// When.
+        at: Boottime,
+    },
+    /// A window of the calendar is kept.
+    Reserved(Box<Reservation>),
+    /// A window was given back or is over.
+    Unreserved {
+        /// The reservation.
+        id: ReservationId,
+    },
+    /// Usage carried over from the durable history or by a rewrite of the journal.
+    Used {
+        /// The user.
+        uid: u32,
+        /// GPU-seconds, decayed to `at`.
+        gpu_secs: f64,
+        /// When they were summed.
+        at: Boottime,
+    },
+}
+
+/// The journal holds an event that cannot follow the ones before it.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("journal: `{event}` does not follow from what is written before it: {why}")]
+pub struct Contradiction {
+    /// The event, as it was written.
+    pub event: String,
+    /// What it contradicts.
+    pub why: &'static str,
+}
+
+/// GPU-seconds of one user, decayed.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Usage {
+    /// Decayed GPU-seconds at `at`.
+    pub gpu_secs: f64,
+    /// When they were summed.
+    pub at: Boottime,
+}
+
+impl Usage {
+    /// The usage as it counts at `now`.
+    pub fn at(self, now: Boottime) -> f64 {
+        let age = now.since(self.at).as_secs_f64() / USAGE_HALF_LIFE.as_secs_f64();
+        self.gpu_secs * (-age).exp2()
+    }
+
+    fn add(&mut self, gpu_secs: f64, now: Boottime) {
+        *self = Self { gpu_secs: self.at(now) + gpu_secs, at: now.max(self.at) };
+    }
+}
+
+/// Every live lease, ticket and reservation of the machine.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Book {
+    boot: String,
+    serial: u64,
+    leases: BTreeMap<LeaseId, Lease>,
+    tickets: BTreeMap<LeaseId, Ticket>,
+    reservations: BTreeMap<ReservationId, Reservation>,
+    usage: BTreeMap<u32, Usage>,
+}
+
+impl Book {
+    /// Format of the records this version writes and reads.
+    pub const FORMAT: u32 = 1;
+
+    /// The boot that its leases belong to.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Serial number of the next id.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Live leases in the order of their ids.
+    pub fn leases(&self) -> impl ExactSizeIterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The live lease of that name.
+    pub fn lease(&self, id: &LeaseId) -> Option<&Lease> {
+        self.leases.get(id)
+    }
+
+    /// Waiting tickets in the order of their ids, which is not the order of service.
+    pub fn tickets(&self) -> impl ExactSizeIterator<Item = &Ticket> {
+        self.tickets.values()
+    }
+
+    /// The ticket of that name.
+    pub fn ticket(&self, id: &LeaseId) -> Option<&Ticket> {
+        self.tickets.get(id)
+    }
+
+    /// Windows of the calendar.
+    pub fn reservations(&self) -> impl ExactSizeIterator<Item = &Reservation> {
+        self.reservations.values()
+    }
+
+    /// The window of that name.
+    pub fn reservation(&self, id: &ReservationId) -> Option<&Reservation> {
+        self.reservations.get(id)
+    }
+
+    /// Usage of `uid` at `now`, the running leases included, in decayed GPU-seconds.
+    pub fn usage(&self, uid: u32, now: Boottime) -> f64 {
+        let ended = self.usage.get(&uid).copied().unwrap_or_default().at(now);
+        let running = self.leases.values().filter(|l| l.owner.uid == uid);
+        ended + running.map(|l| gpu_secs(l, now)).sum::<f64>()
+    }
+
+    /// When a guard has to act next: the earliest deadline of any lease or ticket.
+    pub fn next_due(&self) -> Option<Boottime> {
+        let leases = self.leases.values().map(Lease::due);
+        leases.chain(self.tickets.values().map(|t| t.until)).min()
+    }
+
+    /// Changes the book by one event.
+    ///
+    /// # Errors
+    /// [`Contradiction`] when the event cannot have happened; the book is unchanged then.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Contradiction> {
+        let refuse =
+            |why| Contradiction { event: serde_json::to_string(event).unwrap_or_default(), why };
+        match event {
+            Event::Opened { boot, format, serial } => {
+                if *format != Self::FORMAT {
+                    return Err(refuse("its format is not the one of this version"));
+                }
+                *self = Self { boot: boot.clone(), serial: *serial, ..Self::default() };
+            }
+            Event::Granted(lease) => {
+                if self.leases.contains_key(&lease.id) {
+                    return Err(refuse("the lease exists"));
+                }
+                self.tickets.remove(&lease.id);
+                if let Some(taken_up) = &lease.request.reservation {
+                    // Gone in any snapshot that was written after the grant.
+                    self.reservations.remove(taken_up);
+                }
+                self.serial = self.serial.max(serial_after(&lease.id));
+                self.leases.insert(lease.id.clone(), (**lease).clone());
+            }
+            Event::Queued(ticket) => {
+                if self.tickets.contains_key(&ticket.id) {
+                    return Err(refuse("the ticket exists"));
+                }
+                if ticket.resumes != self.leases.contains_key(&ticket.id) {
+                    return Err(refuse("a ticket has a lease exactly when it resumes one"));
+                }
+                self.serial = self.serial.max(serial_after(&ticket.id));
+                self.tickets.insert(ticket.id.clone(), (**ticket).clone());
+            }
+            Event::Left { id } => {
+                self.tickets.remove(id).ok_or_else(|| refuse("there is no such ticket"))?;
+            }
+            Event::Reserved(reservation) => {
+                if self.reservations.contains_key(&reservation.id) {
+                    return Err(refuse("the reservation exists"));
+                }
+                self.serial += 1;
+                self.reservations.insert(reservation.id.clone(), (**reservation).clone());
+            }
+            Event::Unreserved { id } => {
+                let gone = self.reservations.remove(id);
+                gone.ok_or_else(|| refuse("there is no such reservation"))?;
+            }
+            Event::Used { uid, gpu_secs, at } => {
+                self.usage.insert(*uid, Usage { gpu_secs: *gpu_secs, at: *at });
+            }
+            Event::Ended { id, at } => {
+                let lease = self.leases.remove(id).ok_or_else(|| refuse("no such lease"))?;
+                self.tickets.remove(id);
+                self.usage.entry(lease.owner.uid).or_default().add(gpu_secs(&lease, *at), *at);
+            }
+            _ => return self.change(event).map_err(refuse),
+        }
+        Ok(())
+    }
+
+    /// The events that change a lease in place.
+    fn change(&mut self, event: &Event) -> Result<(), &'static str> {
+        let id = match event {
+            Event::Extended { id, .. }
+            | Event::Attached { id, .. }
+            | Event::Ending { id, .. }
+            | Event::Told { id }
+            | Event::Suspended { id, .. }
+            | Event::Resumed { id, .. } => id,
+            _ => unreachable!("`apply` handles every event that has no lease"),
+        };
+        let lease = self.leases.get_mut(id).ok_or("there is no such lease")?;
+        match (event, &mut lease.phase) {
+            (Event::Extended { deadline, .. }, Phase::Active) => lease.deadline = *deadline,
+            (Event::Attached { process, .. }, Phase::Active) => {
+                lease.attached.insert(process.clone());
+            }
+            (Event::Ending { reason, kill_at, .. }, Phase::Active | Phase::Suspended { .. }) => {
+                let (reason, kill_at, holds) = (*reason, *kill_at, lease.holds_until().is_some());
+                lease.phase = Phase::Ending { reason, kill_at, told: false, holds };
+                self.tickets.remove(id);
+            }
+            // A second caller may shorten what is already ending, never lengthen it.
+            (Event::Ending { kill_at: sooner, .. }, Phase::Ending { kill_at, .. }) => {
+                *kill_at = (*kill_at).min(*sooner);
+            }
+            (Event::Told { .. }, Phase::Ending { told, .. }) => *told = true,
+            (Event::Suspended { holds, until, left, .. }, Phase::Active) => {
+                lease.phase = Phase::Suspended { holds: *holds, until: *until, left: *left };
+            }
+            (Event::Resumed { deadline, .. }, Phase::Suspended { .. }) => {
+                lease.phase = Phase::Active;
+                lease.deadline = *deadline;
+                self.tickets.remove(id);
+            }
+            _ => return Err("the lease is in another phase"),
+        }
+        Ok(())
+    }
+
+    /// The shortest list of events that makes this book: what a rewrite of the journal holds.
+    pub fn snapshot(&self) -> Vec<Event> {
+        let opened = Event::Opened {
+            boot: self.boot.clone(),
+            format: Self::FORMAT,
+            serial: self.serial.saturating_sub(self.reservations.len() as u64),
+        };
+        let used =
+            |(uid, u): (&u32, &Usage)| Event::Used { uid: *uid, gpu_secs: u.gpu_secs, at: u.at };
+        std::iter::once(opened)
+            .chain(self.usage.iter().map(used))
+            .chain(self.reservations.values().cloned().map(|r| Event::Reserved(Box::new(r))))
+            .chain(self.leases.values().cloned().map(|l| Event::Granted(Box::new(l))))
+            .chain(self.tickets.values().cloned().map(|t| Event::Queued(Box::new(t))))
+            .collect()
+    }
+}
+
+/// GPU-seconds that a lease has used up to `now`: time held times the larger of its two shares.
+///
+/// A suspended lease that holds no memory uses nothing, but its earlier time is not forgotten:
+/// the difference is below what fair share can tell apart, so it is counted until suspension by
+/// the deadline it had.
+pub fn gpu_secs(lease: &Lease, now: Boottime) -> f64 {
+    let until = match lease.phase {
+        Phase::Suspended { holds: false, left, .. } => lease.deadline.before(left),
+        Phase::Ending { holds: false, .. } => lease.deadline,
+        _ => now,
+    };
+    let share: f64 =
+        lease.parts.iter().map(|p| p.fraction.max(p.compute.unwrap_or_default()).as_f64()).sum();
+    until.since(lease.granted).as_secs_f64() * share
+}
+
+/// The serial that follows the one in an id; 0 for ids of another form.
+fn serial_after(id: &LeaseId) -> u64 {
+    let serial = id.0.rsplit('_').next().and_then(|s| s.parse::<u64>().ok());
+    serial.and_then(|s| s.checked_add(1)).unwrap_or(0)
+}
+
+/// What remains of a lease once it is over: one line of the durable history.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Epitaph {
+    /// The lease.
+    pub id: LeaseId,
+    /// User id.
+    pub uid: u32,
+    /// Login name.
+    pub user: String,
+    /// Stable names of its GPUs.
+    pub gpus: Vec<String>,
+    /// Memory on each GPU, in bytes.
+    pub memory: Vec<u64>,
+    /// The date at which it was granted.
+    pub granted: Timestamp,
+    /// The date at which it ended.
+    pub ended: Timestamp,
+    /// How long it was held, on the clock that counts suspend, in milliseconds.
+    pub held_millis: u64,
+    /// GPU-seconds: time held times share, summed over its GPUs.
+    pub gpu_secs: f64,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// The user's word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Epitaph {
+    /// The line for `lease`, which ends now.
+    pub fn of(lease: &Lease, now: crate::quantity::Now, reason: EndReason) -> Self {
+        Self {
+            id: lease.id.clone(),
+            uid: lease.owner.uid,
+            user: lease.owner.user.clone(),
+            gpus: lease.parts.iter().map(|p| p.gpu.0.clone()).collect(),
+            memory: lease.parts.iter().map(|p| p.memory.as_u64()).collect(),
+            granted: lease.granted_wall,
+            ended: now.wall,
+            held_millis: now.boot.since(lease.granted).as_nanos() / 1_000_000,
+            gpu_secs: gpu_secs(lease, now.boot),
+            reason,
+            name: lease.request.name.clone(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The command line: arguments in, one text or one JSON object out.
+//!
+//! Results go to standard output and nothing else does; progress, warnings and errors go to
+//! standard error. The exit code says what happened ([`exit`]).
+
+pub(crate) mod arguments;
+mod doctor;
+mod exit;
+mod lease_commands;
+mod print;
+mod setup;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub use arguments::Arguments;
+use arguments::Command;
+pub use exit::Failure;
+
+use crate::os::{Session, Settings};
+
+/// Runs the tool with the arguments of this process.
+pub fn main() -> ExitCode {
+    let mut given: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if given.len() == 1 {
+        // The tool has always printed its usage and failed when it is called with nothing.
+        let _ = Arguments::command().print_help();
+        return ExitCode::from(1);
+    }
+    given.truncate(ARGUMENTS_MAX);
+    let arguments = Arguments::parse_from(given);
+    let json = arguments.json;
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// Arguments that are looked at; a command of a job may be long, not endless.
+const ARGUMENTS_MAX: usize = 100_000;
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let out = print::Output::new(arguments.json);
+    match arguments.command {
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "chronos", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Version => {
+            out.line(&format!("chronos {}", env!("CARGO_PKG_VERSION")));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Schema => {
+            out.line(views::SCHEMA);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Doctor => return doctor::doctor(out),
+        _ => {}
+    }
+    let settings = Settings::read()?;
+    match arguments.command {
+        Command::Guard { detach: true } => {
+            crate::os::guard::detach()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Guard { detach: false } => {
+            crate::os::guard::run(&settings)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Helper { idle } => {
+            let idle = idle.as_deref().map(crate::quantity::Span::parse).transpose();
+            crate::os::helper::run(&settings, idle.map_err(Failure::from_quantity)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Config { what } => return setup::config(&settings, what, out),
+        Command::Setup { print } => return setup::setup(&settings, print, out),
+        Command::Lockdown { state } => return setup::lockdown(&settings, state, out),
+        _ => {}
+    }
+    let mut session = Session::open(&settings)?;
+    lease_commands::run(&mut session, arguments.command, out)
+}

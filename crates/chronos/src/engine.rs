@@ -1,0 +1,696 @@
+//! The steps of every operation, in the order that survives a crash after any of them.
+//!
+//! An operation takes the lock, reads what was written since it last looked, decides by the pure
+//! planner, and commits by one append. What has to exist before a lease does (its fence) is made
+//! before the append; what a dead caller left behind without an append is found by the next one
+//! and taken down. Nothing waits for a process while the lock is held.
+//!
+//! # Invariants
+//! * An operation that returned its lease has written it; one that has not may still have.
+//! * Signals go to members of a lease that is ending, never to a number read from a file.
+
+use crate::book::{Book, Event};
+use crate::expiry::Diligence;
+use crate::journal::{self, JournalError};
+use crate::lease::{
+    Binding, Gpu, Lease, LeaseId, Phase, Priority, ProcessId, Request, Reservation, ReservationId,
+    Ticket,
+};
+use crate::planner::{self, Planned, Verdict, Window};
+use crate::policy::{self, Caller, Limits, Policy};
+use crate::quantity::{Now, Span};
+use crate::refusal::Refusal;
+use crate::world::{Mark, Room, World};
+
+/// Live leases and tickets of one machine; the planner is measured at ten thousand.
+pub const BOOK_MAX: usize = 20_000;
+
+/// The journal is rewritten when it holds this many times the lines that are needed.
+const REWRITE_FACTOR: usize = 4;
+
+/// The journal is left alone up to this many lines.
+const REWRITE_LINES: usize = 64;
+
+/// How often a reader without the lock looks again when a writer was in its way.
+const PEEKS: usize = 3;
+
+/// Why an operation has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error<F: std::error::Error + 'static> {
+    /// It was refused; nothing changed.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// The journal is not what this version writes.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The machine failed.
+    #[error(transparent)]
+    World(F),
+}
+
+impl<F: std::error::Error + 'static> From<Refusal> for Error<F> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+/// The result of an operation in world `W`.
+pub type Done<T, W> = Result<T, Error<<W as World>::Fault>>;
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    /// Granted.
+    Granted(Box<Lease>),
+    /// In the queue, with the earliest start it is promised.
+    Waiting(Box<Ticket>, Option<Span>),
+}
+
+/// What is asked for, by whom it is kept, and how long it may wait.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wish {
+    /// What.
+    pub request: Request,
+    /// What the lease outlives.
+    pub binding: Binding,
+    /// How long to wait in the queue; `None` is not at all.
+    pub wait: Option<Span>,
+    /// The process that the lease or ticket depends on; the caller unless a supervisor is meant.
+    pub holder: ProcessId,
+}
+
+/// The operations on the leases of one machine.
+#[derive(Debug)]
+pub struct Engine<W: World> {
+    pub(crate) world: W,
+    pub(crate) book: Book,
+    pub(crate) mark: Mark,
+    lines: usize,
+}
+
+impl<W: World> Engine<W> {
+    /// An engine that has read nothing yet.
+    pub fn new(world: W) -> Self {
+        Self { world, book: Book::default(), mark: Mark::default(), lines: 0 }
+    }
+
+    /// The book as it was last read.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The machine.
+    pub fn world(&mut self) -> &mut W {
+        &mut self.world
+    }
+
+    /// Reads what was written since the last look, without the lock. A line that is being written
+    /// at this moment is not seen yet.
+    ///
+    /// # Errors
+    /// [`Error::World`] and [`Error::Journal`].
+    pub fn peek(&mut self) -> Done<(), W> {
+        let mut tries = 0;
+        loop {
+            match self.catch_up() {
+                // A writer may have cut a torn line off while it was being read.
+                Err(Error::Journal(_)) if tries < PEEKS => {
+                    tries += 1;
+                    self.forget();
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        let boot = self.world.boot().map_err(Error::World)?;
+        if self.book.boot() != boot {
+            // Nothing has been granted since this boot; what is written is void.
+            self.book = Book::default();
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.mark = Mark::default();
+        self.lines = 0;
+    }
+
+    fn catch_up(&mut self) -> Done<(), W> {
+        let tail = self.world.read(self.mark).map_err(Error::World)?;
+        if tail.file != self.mark.file {
+            self.mark = Mark { file: tail.file, length: 0 };
+            self.book = Book::default();
+            self.lines = 0;
+        }
+        match journal::read(&tail.bytes, &mut self.book) {
+            Ok(length) => {
+                self.mark.length += length as u64;
+                self.lines += tail.bytes[..length].iter().filter(|b| **b == b'\n').count();
+                Ok(())
+            }
+            Err(error) => {
+                self.forget();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes the lock, brings the book up to date, runs `change`, commits its events.
+    pub(crate) fn transact<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self, Now) -> Done<(Vec<Event>, T), W>,
+    ) -> Done<T, W> {
+        self.world.lock().map_err(Error::World)?;
+        let done = self.transact_locked(change);
+        self.world.unlock();
+        let (value, events) = done?;
+        for event in &events {
+            if let Event::Resumed { id, .. } = event {
+                self.thaw(id)?;
+            }
+        }
+        Ok(value)
+    }
+
+    fn transact_locked<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self, Now) -> Done<(Vec<Event>, T), W>,
+    ) -> Done<(T, Vec<Event>), W> {
+        self.catch_up()?;
+        let boot = self.world.boot().map_err(Error::World)?;
+        if self.book.boot() != boot {
+            self.begin(boot)?;
+        }
+        let now = self.world.now();
+        let (events, value) = change(self, now)?;
+        self.commit(&events)?;
+        Ok((value, events))
+    }
+
+    /// Starts the book of this boot. Leases of an earlier boot are over: their processes are.
+    fn begin(&mut self, boot: String) -> Done<(), W> {
+        let now = self.world.now();
+        for lease in self.book.leases() {
+            let mut epitaph =
+                crate::book::Epitaph::of(lease, now, crate::lease::EndReason::Rebooted);
+            // The clock of that boot is gone: the time since the grant by the date is an upper
+            // bound, the granted duration another.
+            let by_date = now.wall.since(lease.granted_wall).as_millis();
+            let most = u128::from(lease.deadline.since(lease.granted).as_nanos() / 1_000_000);
+            epitaph.held_millis = u64::try_from(by_date.min(most)).unwrap_or(u64::MAX);
+            self.world.bury(&epitaph).map_err(Error::World)?;
+        }
+        let mut fresh = Book::default();
+        let opened = Event::Opened { boot, format: Book::FORMAT, serial: self.book.serial() };
+        let mut events = vec![opened];
+        let calendar = self.world.calendar().map_err(Error::World)?;
+        events.extend(calendar.into_iter().map(|r| Event::Reserved(Box::new(r))));
+        for event in &events {
+            fresh.apply(event).map_err(JournalError::from)?;
+        }
+        self.rewrite(fresh)
+    }
+
+    fn rewrite(&mut self, book: Book) -> Done<(), W> {
+        let events = book.snapshot();
+        self.mark = self.world.replace(&journal::lines(&events)).map_err(Error::World)?;
+        self.lines = events.len();
+        self.book = book;
+        Ok(())
+    }
+
+    fn commit(&mut self, events: &[Event]) -> Done<(), W> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in events {
+            if let Err(contradiction) = self.book.apply(event) {
+                self.forget();
+                return Err(JournalError::from(contradiction).into());
+            }
+        }
+        let bytes = journal::lines(events);
+        if let Err(fault) = self.world.append(self.mark, &bytes, room(events)) {
+            // What the file holds now is unknown: read it anew.
+            self.forget();
+            return Err(Error::World(fault));
+        }
+        self.mark.length += bytes.len() as u64;
+        self.lines += events.len();
+        let needed = self.book.leases().len() + self.book.tickets().len();
+        if self.lines > REWRITE_LINES.max(REWRITE_FACTOR * needed) {
+            let book = self.book.clone();
+            // The events are written; a rewrite that fails is tried again at the next one.
+            if self.rewrite(book).is_err() {
+                self.forget();
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for a lease.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is neither granted nor queued.
+    pub fn create(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Answer, W> {
+        self.settle(Diligence::Due)?;
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        let limits = rules.limits(caller);
+        self.transact(|engine, now| {
+            if engine.book.leases().len() + engine.book.tickets().len() >= BOOK_MAX {
+                let what = "live partitions and tickets of this machine".to_owned();
+                return Err(Refusal::TooMany { what, limit: BOOK_MAX as u64 }.into());
+            }
+            engine.allowed(caller, limits.as_ref(), &wish.request, &gpus, now)?;
+            let ticket = engine.ticket(caller, wish, now);
+            let mut events = engine.schedule(&gpus, now, &[], Some(&ticket))?;
+            let granted = events.iter().find_map(|event| match event {
+                Event::Granted(lease) if lease.id == ticket.id => Some(lease.clone()),
+                _ => None,
+            });
+            if let Some(lease) = granted {
+                return Ok((events, Answer::Granted(lease)));
+            }
+            let verdict = engine.foresee(&gpus, now, &events, &ticket)?;
+            let start = match verdict {
+                Verdict::Never(never) => return Err(Refusal::from(never).into()),
+                Verdict::Later { start, parts } if wish.wait.is_none() => {
+                    let where_ = names(&parts);
+                    return Err(Refusal::NoCapacity { in_: start.since(now.boot), where_ }.into());
+                }
+                Verdict::Later { start, .. } => Some(start.since(now.boot)),
+                Verdict::Now(_) => None,
+            };
+            events.push(Event::Queued(Box::new(ticket.clone())));
+            Ok((events, Answer::Waiting(Box::new(ticket), start)))
+        })
+    }
+
+    fn allowed(
+        &self,
+        caller: &Caller,
+        limits: Option<&Limits>,
+        request: &Request,
+        gpus: &[Gpu],
+        now: Now,
+    ) -> Done<(), W> {
+        let Some(limits) = limits else { return Ok(()) };
+        let smallest = gpus.iter().map(|gpu| gpu.memory).min();
+        policy::allow(limits, caller, request, &self.book, now.boot, smallest)
+            .map_err(|exceeded| Refusal::from(exceeded).into())
+    }
+
+    fn ticket(&self, caller: &Caller, wish: &Wish, now: Now) -> Ticket {
+        Ticket {
+            id: LeaseId::mint(wish.holder.pid, now.wall, self.book.serial()),
+            owner: caller.owner.clone(),
+            waiter: wish.holder.clone(),
+            request: wish.request.clone(),
+            since: now.boot,
+            until: now.boot.after(wish.wait.unwrap_or_default()),
+            resumes: false,
+            binding: wish.binding,
+        }
+    }
+
+    /// The verdict on `ticket` after `events`.
+    fn foresee(
+        &self,
+        gpus: &[Gpu],
+        now: Now,
+        events: &[Event],
+        ticket: &Ticket,
+    ) -> Done<Verdict, W> {
+        let book = after(&self.book, events)?;
+        let plan = planner::plan(&book, gpus, now, Some(ticket));
+        let planned = plan.into_iter().find(|planned| planned.id == ticket.id);
+        Ok(planned.expect("the planner answers what was asked").verdict)
+    }
+
+    /// Grants every ticket that fits now, `asked` among them, and drops those that nobody waits
+    /// for. The fence of each lease is made here, before its grant is written.
+    pub(crate) fn schedule(
+        &mut self,
+        gpus: &[Gpu],
+        now: Now,
+        before: &[Event],
+        asked: Option<&Ticket>,
+    ) -> Done<Vec<Event>, W> {
+        let mut events = Vec::new();
+        if asked.is_none() && self.book.tickets().len() == 0 {
+            return Ok(events);
+        }
+        let mut book = after(&self.book, before)?;
+        // Each round grants or drops a ticket, so that it ends.
+        loop {
+            let plan = planner::plan(&book, gpus, now, asked);
+            let next = plan.into_iter().find_map(|planned| match planned {
+                Planned { id, verdict: Verdict::Now(parts) }
+                    if book.lease(&id).is_none_or(paused) =>
+                {
+                    Some((id, parts))
+                }
+                _ => None,
+            });
+            let Some((id, parts)) = next else { return Ok(events) };
+            let in_queue = book.ticket(&id).cloned();
+            let Some(ticket) = in_queue.or_else(|| asked.filter(|a| a.id == id).cloned()) else {
+                return Ok(events);
+            };
+            let waits =
+                asked.is_some_and(|asked| asked.id == id) || self.world.alive(&ticket.waiter);
+            let event = if !waits {
+                Event::Left { id }
+            } else if ticket.resumes {
+                let deadline = now.boot.after(ticket.request.duration);
+                self.resume_fenced(&ticket, deadline)?
+            } else {
+                Event::Granted(Box::new(self.grant(&ticket, parts, now)?))
+            };
+            book.apply(&event).map_err(JournalError::from)?;
+            events.push(event);
+            if asked.is_some_and(|asked| book.lease(&asked.id).is_some()) {
+                // What is behind the asked ticket is granted by whoever waits for it.
+                return Ok(events);
+            }
+        }
+    }
+
+    fn grant(
+        &mut self,
+        ticket: &Ticket,
+        parts: Vec<crate::lease::Part>,
+        now: Now,
+    ) -> Done<Lease, W> {
+        let mut lease = Lease {
+            id: ticket.id.clone(),
+            owner: ticket.owner.clone(),
+            creator: ticket.waiter.clone(),
+            parts,
+            granted: now.boot,
+            granted_wall: now.wall,
+            deadline: now.boot.after(ticket.request.duration),
+            request: ticket.request.clone(),
+            phase: Phase::Active,
+            attached: std::collections::BTreeSet::new(),
+            fenced: false,
+            binding: ticket.binding,
+        };
+        lease.fenced = self.world.fence(&lease).map_err(Error::World)?;
+        Ok(lease)
+    }
+
+    /// Moves the deadline of an active lease by `by`.
+    ///
+    /// # Errors
+    /// [`Refusal::Promised`] when the time after the deadline belongs to someone else.
+    pub fn extend(
+        &mut self,
+        caller: &Caller,
+        rules: &Policy,
+        id: &LeaseId,
+        by: Span,
+    ) -> Done<Lease, W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        let limits = rules.limits(caller);
+        let lease = self.transact(|engine, now| {
+            let lease = engine.owned(caller, id)?.clone();
+            if lease.phase != Phase::Active || lease.deadline <= now.boot {
+                return Err(wrong_phase(&lease, "extended").into());
+            }
+            let whole = lease.deadline.since(lease.granted).as_nanos() + by.as_nanos();
+            let longest = limits.as_ref().and_then(|l| l.max_duration).unwrap_or(Span::MAX);
+            if whole > longest.as_nanos() {
+                let exceeded = policy::Exceeded {
+                    user: caller.owner.user.clone(),
+                    what: "duration".into(),
+                    asked: Span::from_nanos(whole).to_string(),
+                    limit: longest.to_string(),
+                };
+                return Err(Refusal::from(exceeded).into());
+            }
+            if !engine.extendable(&gpus, now, &lease, by)? {
+                return Err(Refusal::Promised { id: id.clone(), by }.into());
+            }
+            let deadline = lease.deadline.after(by);
+            let lease = Lease { deadline, ..lease };
+            // The fence first: a deadline that the kernel enforces later than the book does is
+            // harmless, one that it enforces earlier would break a promise.
+            engine.world.refence(&lease).map_err(Error::World)?;
+            let event = Event::Extended { id: id.clone(), deadline };
+            Ok((vec![event], lease))
+        })?;
+        Ok(lease)
+    }
+
+    /// Whether the longer lease delays nobody: no reservation, and no ticket that is promised a
+    /// start now.
+    fn extendable(&self, gpus: &[Gpu], now: Now, lease: &Lease, by: Span) -> Done<bool, W> {
+        let request = Request {
+            choice: crate::lease::Choice::These(
+                lease.parts.iter().map(|p| p.gpu.clone()).collect(),
+            ),
+            memory: crate::lease::MemoryAsk::Size(
+                lease.parts.first().map(|p| p.memory).unwrap_or_default(),
+            ),
+            ..lease.request.clone()
+        };
+        let window = Window {
+            request: &request,
+            start: lease.deadline,
+            duration: Span::from_nanos(by.as_nanos() + lease.grace().as_nanos()),
+            besides: Some(&lease.id),
+        };
+        match planner::window(&self.book, gpus, now, &window) {
+            Ok(Some(start)) if start <= lease.deadline => {}
+            Ok(_) | Err(_) => return Ok(false),
+        }
+        let extended = Event::Extended { id: lease.id.clone(), deadline: lease.deadline.after(by) };
+        let book = after(&self.book, &[extended])?;
+        let urgent =
+            |id: &LeaseId| self.book.ticket(id).is_some_and(|t| t.request.priority < Priority::Low);
+        let starts = |book: &Book| -> Vec<(LeaseId, Option<u64>)> {
+            let plan = planner::plan(book, gpus, now, None);
+            plan.into_iter().filter(|p| urgent(&p.id)).map(|p| (p.id, start(&p.verdict))).collect()
+        };
+        let (before, then) = (starts(&self.book), starts(&book));
+        // `None` is never, which is later than any start.
+        let late = |start: Option<u64>| start.unwrap_or(u64::MAX);
+        Ok(before
+            .iter()
+            .all(|(id, was)| then.iter().any(|(other, is)| other == id && late(*is) <= late(*was))))
+    }
+
+    /// Attaches a process, and with it its later descendants, to a lease.
+    ///
+    /// `uid` is the user that the process runs as, read by the caller from the kernel.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAttachable`] for a process that is gone or another user's.
+    pub fn attach(
+        &mut self,
+        caller: &Caller,
+        id: &LeaseId,
+        process: &ProcessId,
+        uid: u32,
+    ) -> Done<Lease, W> {
+        self.transact(|engine, now| {
+            let lease = engine.owned(caller, id)?.clone();
+            if lease.phase != Phase::Active || lease.deadline <= now.boot {
+                return Err(wrong_phase(&lease, "joined").into());
+            }
+            let refuse = |why: String| Refusal::NotAttachable { pid: process.pid, why };
+            if !caller.is_root() && uid != caller.owner.uid {
+                return Err(refuse(format!("it runs as user {uid}")).into());
+            }
+            if !engine.world.alive(process) {
+                return Err(refuse("it is gone".into()).into());
+            }
+            engine.world.enclose(&lease, process).map_err(Error::World)?;
+            let event = Event::Attached { id: id.clone(), process: process.clone() };
+            // A fence holds its members itself; the book need not know them.
+            Ok((if lease.fenced { Vec::new() } else { vec![event] }, lease))
+        })
+    }
+
+    /// Leaves the queue.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchLease`] when the ticket is not waiting.
+    pub fn leave(&mut self, caller: &Caller, id: &LeaseId) -> Done<(), W> {
+        self.transact(|engine, _| {
+            let ticket = engine.book.ticket(id);
+            let ticket = ticket.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+            may_touch(caller, &ticket.owner, &id.0)?;
+            Ok((vec![Event::Left { id: id.clone() }], ()))
+        })
+    }
+
+    /// Keeps a window of the calendar.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCapacity`] when the window is taken.
+    pub fn reserve(
+        &mut self,
+        caller: &Caller,
+        rules: &Policy,
+        request: &Request,
+        start: gpu_autoscaler_model::Timestamp,
+    ) -> Done<Reservation, W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        let limits = rules.limits(caller);
+        self.transact(|engine, now| {
+            engine.allowed(caller, limits.as_ref(), request, &gpus, now)?;
+            let mut reservation = Reservation {
+                id: ReservationId(format!(
+                    "reservation_{}_{:04}",
+                    now.wall.as_millis(),
+                    engine.book.serial()
+                )),
+                owner: caller.owner.clone(),
+                parts: Vec::new(),
+                start,
+                duration: request.duration,
+            };
+            let (from, end) = planner::span_of(&reservation, now);
+            let bad =
+                |message: String, hint: &str| Refusal::BadInput { message, hint: hint.into() };
+            if end <= now.boot {
+                let message = format!("the window that starts at {start} is over");
+                return Err(bad(message, "name a start in the future").into());
+            }
+            let ahead = from.since(now.boot);
+            let furthest = limits.as_ref().and_then(|l| l.max_reserve_ahead).unwrap_or(Span::MAX);
+            if ahead > furthest {
+                let message =
+                    format!("{start} is {ahead} ahead: at most {furthest} may be reserved");
+                return Err(bad(message, "reserve later").into());
+            }
+            let from = from.max(now.boot);
+            let duration = end.since(from);
+            let window = Window { request, start: from, duration, besides: None };
+            let place = planner::place_at(&engine.book, &gpus, now, &window);
+            match place.map_err(Refusal::from)? {
+                Some((found, parts)) if found <= from => reservation.parts = parts,
+                Some((found, parts)) => {
+                    let in_ = found.since(now.boot);
+                    return Err(Refusal::NoCapacity { in_, where_: names(&parts) }.into());
+                }
+                None => {
+                    let what = "reservations of this window".to_owned();
+                    return Err(Refusal::TooMany { what, limit: 0 }.into());
+                }
+            }
+            let mut kept: Vec<Reservation> = engine.book.reservations().cloned().collect();
+            kept.push(reservation.clone());
+            // Durable before it is acknowledged; a window that is kept but not in the book appears
+            // at the next boot, which errs to the side of the user.
+            engine.world.keep_calendar(&kept).map_err(Error::World)?;
+            Ok((vec![Event::Reserved(Box::new(reservation.clone()))], reservation))
+        })
+    }
+
+    /// Gives a window of the calendar back.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchLease`] and [`Refusal::NotYours`].
+    pub fn unreserve(&mut self, caller: &Caller, id: &ReservationId) -> Done<(), W> {
+        self.transact(|engine, _| {
+            let found = engine.book.reservation(id);
+            let found = found.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+            may_touch(caller, &found.owner, &id.0)?;
+            let rest = engine.book.reservations().filter(|r| r.id != *id).cloned();
+            let rest: Vec<Reservation> = rest.collect();
+            engine.world.keep_calendar(&rest).map_err(Error::World)?;
+            Ok((vec![Event::Unreserved { id: id.clone() }], ()))
+        })
+    }
+
+    /// What would become of a request: the planner in dry run.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when policy forbids it.
+    pub fn suggest(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Verdict, W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.peek()?;
+        let now = self.world.now();
+        self.allowed(caller, rules.limits(caller).as_ref(), &wish.request, &gpus, now)?;
+        let ticket = self.ticket(caller, wish, now);
+        self.foresee(&gpus, now, &[], &ticket)
+    }
+
+    pub(crate) fn owned(&self, caller: &Caller, id: &LeaseId) -> Result<&Lease, Refusal> {
+        let lease = self.book.lease(id);
+        let lease = lease.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+        may_touch(caller, &lease.owner, &id.0)?;
+        Ok(lease)
+    }
+}
+
+fn may_touch(caller: &Caller, owner: &crate::lease::Owner, id: &str) -> Result<(), Refusal> {
+    if caller.may_touch(owner) {
+        return Ok(());
+    }
+    Err(Refusal::NotYours { id: id.to_owned(), owner: owner.user.clone() })
+}
+
+/// The refusal of `verb` for a lease in another phase.
+pub(crate) fn wrong_phase(lease: &Lease, verb: &str) -> Refusal {
+    Refusal::WrongPhase {
+        id: lease.id.clone(),
+        phase: phase_word(&lease.phase).into(),
+        verb: verb.into(),
+    }
+}
+
+/// The phase in one word, as `list` prints it.
+pub fn phase_word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Active => "active",
+        Phase::Ending { .. } => "ending",
+        Phase::Suspended { .. } => "suspended",
+    }
+}
+
+/// What promises something needs room of its own; what ends something may use what is kept.
+fn room(events: &[Event]) -> Room {
+    let promise = |event: &Event| {
+        matches!(
+            event,
+            Event::Granted(_)
+                | Event::Queued(_)
+                | Event::Extended { .. }
+                | Event::Attached { .. }
+                | Event::Reserved(_)
+        )
+    };
+    if events.iter().any(promise) { Room::Keep } else { Room::Use }
+}
+
+fn paused(lease: &Lease) -> bool {
+    matches!(lease.phase, Phase::Suspended { .. })
+}
+
+fn start(verdict: &Verdict) -> Option<u64> {
+    match verdict {
+        Verdict::Now(_) => Some(0),
+        Verdict::Later { start, .. } => Some(start.as_nanos()),
+        Verdict::Never(_) => None,
+    }
+}
+
+fn after<F: std::error::Error>(book: &Book, events: &[Event]) -> Result<Book, Error<F>> {
+    let mut book = book.clone();
+    for event in events {
+        book.apply(event).map_err(JournalError::from)?;
+    }
+    Ok(book)
+}
+
+/// `GPU 0`, or `GPUs 0, 2`.
+pub fn names(parts: &[crate::lease::Part]) -> String {
+    let numbers: Vec<String> = parts.iter().map(|part| part.index.to_string()).collect();
+    let noun = if numbers.len() == 1 { "GPU" } else { "GPUs" };
+    format!("{noun} {}", numbers.join(", "))
+}

@@ -1,0 +1,466 @@
+//! How a lease ends: by its deadline, by its owner, or with the process it is bound to.
+//!
+//! Ending is a sequence of steps that any process may take up where another left off: the lease is
+//! marked as ending with the instant of the kill, its processes are sent SIGTERM, what is left at
+//! that instant is killed, and when nothing is left the durable line is written, the fence taken
+//! down and the lease removed. [`Engine::settle`] does whatever is due, and returns when something
+//! will be; every guard is a loop around it.
+
+use crate::book::{Epitaph, Event};
+use crate::engine::{Done, Engine, Error, wrong_phase};
+use crate::lease::{
+    Binding, Choice, EndReason, Lease, LeaseId, OnExpire, Phase, ProcessId, Reservation, Ticket,
+};
+use crate::planner::{self, Verdict, Window};
+use crate::policy::Caller;
+use crate::quantity::{Boottime, Now, Span};
+use crate::refusal::Refusal;
+use crate::world::{Signal, Suspension, World};
+
+/// How long a suspended lease may last before it is ended for good.
+pub const SUSPENDED_MAX: Span = Span::from_secs(86_400);
+
+/// How long after its start a reservation that nobody takes up is kept.
+pub const NO_SHOW: Span = Span::from_secs(15 * 60);
+
+/// How long one round waits for killed processes to be gone. A process that the kernel cannot
+/// kill yet (it sleeps in a driver) is looked at again in the next round.
+const KILL_WAIT: Span = Span::from_millis(200);
+
+/// How much a caller looks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Diligence {
+    /// Only what is due by the clock: a caller on its way to something else.
+    Due,
+    /// Also leases whose processes are gone and tickets that nobody waits for: a guard.
+    Full,
+}
+
+/// What a guard waits for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Watch {
+    /// The next instant at which something is due.
+    pub due: Option<Boottime>,
+    /// Processes whose end changes something.
+    pub processes: Vec<ProcessId>,
+}
+
+/// What became of a lease that was released.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// Nothing of it is left.
+    Gone,
+    /// The kernel has not let go of some of its processes yet; guards go on.
+    Pending,
+}
+
+impl<W: World> Engine<W> {
+    /// Does whatever is due.
+    ///
+    /// # Errors
+    /// [`Error::World`] and [`Error::Journal`]; what is due stays due.
+    pub fn settle(&mut self, diligence: Diligence) -> Done<Watch, W> {
+        self.peek()?;
+        let now = self.world.now();
+        let due = self.next_due(now).is_some_and(|due| due <= now.boot);
+        let ending = self.book.leases().any(|lease| matches!(lease.phase, Phase::Ending { .. }));
+        if !due && !ending && diligence == Diligence::Due {
+            return Ok(Watch { due: self.next_due(now), processes: Vec::new() });
+        }
+        self.suspend_overdue(now)?;
+        let strays = if diligence == Diligence::Full { self.strays()? } else { Vec::new() };
+        self.mark_endings(&strays, diligence)?;
+        let mut processes = self.end_marked()?;
+        if diligence == Diligence::Full {
+            let bound = self.book.leases().filter(|l| l.binding == Binding::Creator);
+            processes.extend(bound.map(|lease| lease.creator.clone()));
+            processes.extend(self.book.tickets().take(planner::DEPTH).map(|t| t.waiter.clone()));
+        }
+        let now = self.world.now();
+        Ok(Watch { due: self.next_due(now), processes })
+    }
+
+    fn next_due(&self, now: Now) -> Option<Boottime> {
+        let bounds = self.book.reservations().flat_map(|reservation| {
+            let (start, end) = planner::span_of(reservation, now);
+            let gone = start.after(NO_SHOW).min(end);
+            // The start matters to the ticket that waits for it.
+            [(start > now.boot).then_some(start), Some(gone)]
+        });
+        bounds.flatten().chain(self.book.next_due()).min()
+    }
+
+    /// Leases bound to a creator that is gone and without any member.
+    fn strays(&mut self) -> Done<Vec<LeaseId>, W> {
+        let bound: Vec<Lease> = self
+            .book
+            .leases()
+            .filter(|l| l.binding == Binding::Creator && l.phase == Phase::Active)
+            .cloned()
+            .collect();
+        let mut strays = Vec::new();
+        for lease in bound {
+            if !self.world.alive(&lease.creator)
+                && self.world.members(&lease).map_err(Error::World)?.is_empty()
+            {
+                strays.push(lease.id);
+            }
+        }
+        Ok(strays)
+    }
+
+    /// Marks what is over as ending, and drops tickets and windows whose time is over.
+    fn mark_endings(&mut self, strays: &[LeaseId], diligence: Diligence) -> Done<(), W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| {
+            let mut events: Vec<Event> =
+                engine.book.leases().filter_map(|lease| ending(lease, now, strays)).collect();
+            let tickets: Vec<Ticket> = engine.book.tickets().cloned().collect();
+            let mut looked_at = 0;
+            for ticket in tickets {
+                looked_at += 1;
+                let look = diligence == Diligence::Full && looked_at <= planner::DEPTH;
+                let forsaken = look && !engine.world.alive(&ticket.waiter);
+                let ends = events
+                    .iter()
+                    .any(|e| matches!(e, Event::Ending { id, .. } if *id == ticket.id));
+                if (ticket.until <= now.boot || forsaken) && !ends {
+                    events.push(Event::Left { id: ticket.id });
+                }
+            }
+            events.extend(engine.close_windows(now)?);
+            let granted = engine.schedule(&gpus, now, &events, None)?;
+            events.extend(granted);
+            if diligence == Diligence::Full {
+                engine.remove_fences(&events)?;
+            }
+            Ok((events, ()))
+        })
+    }
+
+    /// Fences whose lease was never granted: their maker died before it could write the grant.
+    fn remove_fences(&mut self, granted: &[Event]) -> Done<(), W> {
+        for id in self.world.fences().map_err(Error::World)? {
+            let new = granted.iter().any(|e| matches!(e, Event::Granted(lease) if lease.id == id));
+            if self.book.lease(&id).is_none() && !new {
+                self.world.unfence(&id).map_err(Error::World)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_windows(&mut self, now: Now) -> Done<Vec<Event>, W> {
+        let over = |reservation: &Reservation| {
+            let (start, end) = planner::span_of(reservation, now);
+            end.min(start.after(NO_SHOW)) <= now.boot
+        };
+        let (gone, kept): (Vec<Reservation>, Vec<Reservation>) =
+            self.book.reservations().cloned().partition(over);
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.world.keep_calendar(&kept).map_err(Error::World)?;
+        Ok(gone.into_iter().map(|reservation| Event::Unreserved { id: reservation.id }).collect())
+    }
+
+    /// Takes every ending lease one step further; returns the processes that are waited for.
+    fn end_marked(&mut self) -> Done<Vec<ProcessId>, W> {
+        let leases: Vec<Lease> = self
+            .book
+            .leases()
+            .filter(|lease| matches!(lease.phase, Phase::Ending { .. }))
+            .cloned()
+            .collect();
+        let mut waited_for = Vec::new();
+        for lease in leases {
+            waited_for.extend(self.end_step(&lease)?);
+        }
+        Ok(waited_for)
+    }
+
+    fn end_step(&mut self, lease: &Lease) -> Done<Vec<ProcessId>, W> {
+        let Phase::Ending { reason, kill_at, told, .. } = lease.phase else {
+            return Ok(Vec::new());
+        };
+        if spared(lease, reason) {
+            self.end(lease, reason)?;
+            return Ok(Vec::new());
+        }
+        let mut members = self.world.members(lease).map_err(Error::World)?;
+        if !members.is_empty() && self.world.now().boot >= kill_at {
+            self.world.signal(lease, &members, Signal::Kill).map_err(Error::World)?;
+            let until = self.world.now().boot.after(KILL_WAIT);
+            self.world.await_exit(&members, until).map_err(Error::World)?;
+            members = self.world.members(lease).map_err(Error::World)?;
+        } else if !members.is_empty() && !told {
+            self.world.signal(lease, &members, Signal::Term).map_err(Error::World)?;
+            let id = lease.id.clone();
+            self.transact(|engine, _| {
+                let still = engine.book.lease(&id).map(|l| &l.phase);
+                let told = matches!(still, Some(Phase::Ending { told: false, .. }));
+                Ok((if told { vec![Event::Told { id }] } else { Vec::new() }, ()))
+            })?;
+        }
+        if members.is_empty() {
+            self.end(lease, reason)?;
+        }
+        Ok(members)
+    }
+
+    /// Writes the durable line, takes the fence down, removes the lease, grants what fits then.
+    fn end(&mut self, lease: &Lease, reason: EndReason) -> Done<(), W> {
+        let now = self.world.now();
+        self.world.bury(&Epitaph::of(lease, now, reason)).map_err(Error::World)?;
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| {
+            let still = engine.book.lease(&lease.id).map(|l| &l.phase);
+            if !matches!(still, Some(Phase::Ending { .. })) {
+                return Ok((Vec::new(), ()));
+            }
+            engine.world.unfence(&lease.id).map_err(Error::World)?;
+            let mut events = vec![Event::Ended { id: lease.id.clone(), at: now.boot }];
+            let granted = engine.schedule(&gpus, now, &events, None)?;
+            events.extend(granted);
+            Ok((events, ()))
+        })
+    }
+
+    /// Gives a lease back: its processes are sent SIGTERM and, after `grace`, killed. Returns when
+    /// nothing of it is left, or when the kernel does not let go of it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchLease`] and [`Refusal::NotYours`].
+    pub fn release(
+        &mut self,
+        caller: &Caller,
+        id: &LeaseId,
+        reason: EndReason,
+        grace: Option<Span>,
+    ) -> Done<Release, W> {
+        self.transact(|engine, now| {
+            let lease = engine.owned(caller, id)?;
+            let kill_at = now.boot.after(grace.unwrap_or(lease.request.grace));
+            Ok((vec![Event::Ending { id: id.clone(), reason, kill_at }], ()))
+        })?;
+        self.finish(id)
+    }
+
+    /// Ends a lease that is marked as ending.
+    ///
+    /// # Errors
+    /// [`Error::World`] and [`Error::Journal`]; guards go on.
+    pub fn finish(&mut self, id: &LeaseId) -> Done<Release, W> {
+        loop {
+            self.peek()?;
+            let Some(lease) = self.book.lease(id).cloned() else { return Ok(Release::Gone) };
+            let Phase::Ending { kill_at, .. } = lease.phase else { return Ok(Release::Gone) };
+            let left = self.end_step(&lease)?;
+            if self.book.lease(id).is_none() {
+                return Ok(Release::Gone);
+            }
+            let now = self.world.now().boot;
+            if now >= kill_at.after(KILL_WAIT) {
+                return Ok(Release::Pending);
+            }
+            if now < kill_at {
+                self.world.await_exit(&left, kill_at).map_err(Error::World)?;
+            }
+        }
+    }
+
+    /// Suspends the leases that are over and were to be suspended; one that cannot be is ended.
+    fn suspend_overdue(&mut self, now: Now) -> Done<(), W> {
+        let overdue: Vec<Lease> = self
+            .book
+            .leases()
+            .filter(|lease| {
+                lease.phase == Phase::Active
+                    && lease.deadline <= now.boot
+                    && lease.request.on_expire == OnExpire::Suspend
+            })
+            .cloned()
+            .collect();
+        for lease in overdue {
+            // On a refusal `mark_endings` finds it overdue and ends it.
+            match self.stop(&lease) {
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Suspends an active lease by hand.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSuspendable`] when its processes cannot be stopped; they run on.
+    pub fn suspend(&mut self, caller: &Caller, id: &LeaseId) -> Done<Suspension, W> {
+        self.settle(Diligence::Due)?;
+        self.peek()?;
+        let lease = self.owned(caller, id)?.clone();
+        if lease.phase != Phase::Active {
+            return Err(wrong_phase(&lease, "suspended").into());
+        }
+        self.stop(&lease)
+    }
+
+    fn stop(&mut self, lease: &Lease) -> Done<Suspension, W> {
+        let members = self.world.members(lease).map_err(Error::World)?;
+        if members.is_empty() {
+            let why = "no process has joined it".to_owned();
+            return Err(Refusal::NotSuspendable { id: lease.id.clone(), why }.into());
+        }
+        let stopped = self.world.suspend(lease, &members).map_err(Error::World)?;
+        let suspension =
+            stopped.map_err(|why| Refusal::NotSuspendable { id: lease.id.clone(), why: why.0 })?;
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| {
+            let current = engine.book.lease(&lease.id).cloned();
+            let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
+                return Ok((Vec::new(), ()));
+            };
+            let mut events = vec![Event::Suspended {
+                id: lease.id.clone(),
+                holds: suspension == Suspension::Frozen,
+                until: now.boot.after(SUSPENDED_MAX),
+                left: current.remaining(now.boot),
+            }];
+            let granted = engine.schedule(&gpus, now, &events, None)?;
+            events.extend(granted);
+            Ok((events, ()))
+        })?;
+        Ok(suspension)
+    }
+
+    /// Lets a suspended lease run again for `for_`, or for what was left of its time.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCapacity`] when its place is taken and `wait` is `None`.
+    pub fn resume(
+        &mut self,
+        caller: &Caller,
+        id: &LeaseId,
+        for_: Option<Span>,
+        wait: Option<Span>,
+    ) -> Done<crate::engine::Answer, W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| {
+            let lease = engine.owned(caller, id)?.clone();
+            let Phase::Suspended { holds, left, .. } = lease.phase else {
+                return Err(wrong_phase(&lease, "resumed").into());
+            };
+            let duration = for_.unwrap_or(left);
+            if duration == Span::ZERO {
+                let message = format!("partition `{id}` has no time left");
+                let hint = "say for how long: `chronos resume ID --for 1h`".to_owned();
+                return Err(Refusal::BadInput { message, hint }.into());
+            }
+            let mut ticket = resume_ticket(&lease, caller, now, duration);
+            ticket.until = now.boot.after(wait.unwrap_or_default());
+            let verdict = if holds {
+                engine.resumable(&gpus, now, &lease, duration)?
+            } else {
+                let plan = planner::plan(&engine.book, &gpus, now, Some(&ticket));
+                plan.into_iter().find(|p| p.id == *id).expect("it was asked").verdict
+            };
+            match verdict {
+                Verdict::Now(_) => {
+                    let deadline = now.boot.after(duration);
+                    let event = engine.resume_fenced(&ticket, deadline)?;
+                    let lease = Lease { deadline, phase: Phase::Active, ..lease };
+                    Ok((vec![event], crate::engine::Answer::Granted(Box::new(lease))))
+                }
+                Verdict::Never(never) => Err(Refusal::from(never).into()),
+                Verdict::Later { start, parts } => {
+                    let in_ = start.since(now.boot);
+                    if wait.is_none() || holds {
+                        let where_ = crate::engine::names(&parts);
+                        return Err(Refusal::NoCapacity { in_, where_ }.into());
+                    }
+                    let event = Event::Queued(Box::new(ticket.clone()));
+                    Ok((vec![event], crate::engine::Answer::Waiting(Box::new(ticket), Some(in_))))
+                }
+            }
+        })
+    }
+
+    /// Whether a lease that still holds its memory may hold it for `duration` from now.
+    fn resumable(
+        &self,
+        gpus: &[crate::lease::Gpu],
+        now: Now,
+        lease: &Lease,
+        duration: Span,
+    ) -> Done<Verdict, W> {
+        let request = placed(lease, duration);
+        let window =
+            Window { request: &request, start: now.boot, duration, besides: Some(&lease.id) };
+        Ok(match planner::window(&self.book, gpus, now, &window) {
+            Ok(Some(start)) if start <= now.boot => Verdict::Now(lease.parts.clone()),
+            Ok(Some(start)) => Verdict::Later { start, parts: lease.parts.clone() },
+            Ok(None) => {
+                Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() }
+            }
+            Err(never) => Verdict::Never(never),
+        })
+    }
+
+    /// The event that resumes a lease; its fence learns the new deadline first.
+    pub(crate) fn resume_fenced(&mut self, ticket: &Ticket, deadline: Boottime) -> Done<Event, W> {
+        if let Some(lease) = self.book.lease(&ticket.id) {
+            let lease = Lease { deadline, ..lease.clone() };
+            self.world.refence(&lease).map_err(Error::World)?;
+        }
+        Ok(Event::Resumed { id: ticket.id.clone(), deadline })
+    }
+
+    /// Lets the processes of a lease that was resumed in the book run.
+    pub(crate) fn thaw(&mut self, id: &LeaseId) -> Done<(), W> {
+        let Some(lease) = self.book.lease(id).cloned() else { return Ok(()) };
+        let members = self.world.members(&lease).map_err(Error::World)?;
+        self.world.resume(&lease, &members).map_err(Error::World)
+    }
+}
+
+/// The event that marks `lease` as ending, if it is over at `now`.
+fn ending(lease: &Lease, now: Now, strays: &[LeaseId]) -> Option<Event> {
+    let (reason, grace) = match lease.phase {
+        Phase::Active if lease.deadline <= now.boot => (EndReason::Expired, lease.grace()),
+        Phase::Active if strays.contains(&lease.id) => (EndReason::Finished, Span::ZERO),
+        Phase::Suspended { until, .. } if until <= now.boot => {
+            (EndReason::SuspendedTooLong, Span::ZERO)
+        }
+        _ => return None,
+    };
+    Some(Event::Ending { id: lease.id.clone(), reason, kill_at: now.boot.after(grace) })
+}
+
+/// Whether the processes of an ending lease are left alone.
+fn spared(lease: &Lease, reason: EndReason) -> bool {
+    lease.request.on_expire == OnExpire::Notify && reason == EndReason::Expired
+}
+
+/// What `lease` has, as a request for the same GPUs.
+fn placed(lease: &Lease, duration: Span) -> crate::lease::Request {
+    let first = lease.parts.first();
+    crate::lease::Request {
+        choice: Choice::These(lease.parts.iter().map(|part| part.gpu.clone()).collect()),
+        memory: crate::lease::MemoryAsk::Size(first.map(|p| p.memory).unwrap_or_default()),
+        duration,
+        reservation: None,
+        ..lease.request.clone()
+    }
+}
+
+fn resume_ticket(lease: &Lease, caller: &Caller, now: Now, duration: Span) -> Ticket {
+    Ticket {
+        id: lease.id.clone(),
+        owner: lease.owner.clone(),
+        waiter: caller.process.clone(),
+        request: placed(lease, duration),
+        since: now.boot,
+        until: now.boot,
+        resumes: true,
+        binding: lease.binding,
+    }
+}

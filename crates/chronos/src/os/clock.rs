@@ -1,0 +1,33 @@
+//! Both clocks and the boot they belong to.
+
+use gpu_autoscaler_model::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::fault::Fault;
+use crate::quantity::{Boottime, NANOS, Now};
+
+/// Reads the clock that counts suspend.
+pub fn boottime() -> Boottime {
+    let time = clock_gettime(ClockId::Boottime);
+    // Neither part is negative: the clock starts at 0 with the kernel.
+    Boottime::from_nanos(time.tv_sec as u64 * NANOS + time.tv_nsec as u64)
+}
+
+/// Reads both clocks.
+pub fn now() -> Now {
+    let wall = clock_gettime(ClockId::Realtime);
+    let millis = wall.tv_sec.saturating_mul(1_000).saturating_add(wall.tv_nsec / 1_000_000);
+    // A date outside the calendar is shown as its start; nothing is decided by it but windows.
+    let wall = Timestamp::from_millis(millis).unwrap_or(Timestamp::EPOCH);
+    Now { boot: boottime(), wall }
+}
+
+/// The kernel's id of this boot.
+///
+/// # Errors
+/// [`Fault::Os`] when `/proc` is not mounted.
+pub fn boot_id() -> Result<String, Fault> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|e| Fault::os("read", path, e))?;
+    Ok(text.trim().to_owned())
+}

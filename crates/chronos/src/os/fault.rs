@@ -1,0 +1,93 @@
+//! What can go wrong with the machine itself.
+
+use std::path::PathBuf;
+
+/// A failed call, with what it was done to.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A call of the operating system failed.
+    #[error("cannot {verb} `{object}`")]
+    Os {
+        /// What was done.
+        verb: &'static str,
+        /// To what.
+        object: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The lock was not free in time.
+    #[error("lock `{path}` was not free within {secs} s: process {holder} holds it")]
+    LockBusy {
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited, in seconds.
+        secs: u64,
+        /// The process that holds it, as the kernel lists it.
+        holder: String,
+    },
+    /// State on a network file system has no working locks.
+    #[error("state directory `{path}` is on a network file system ({kind})")]
+    NetworkFileSystem {
+        /// The directory.
+        path: PathBuf,
+        /// Name of the file system.
+        kind: &'static str,
+    },
+    /// Something that is not ours lies where our state belongs.
+    #[error("`{path}` is not used: {why}")]
+    NotOurs {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A vendor's library or file says something that cannot be used.
+    #[error("{backend}: {why}")]
+    Backend {
+        /// Which backend.
+        backend: &'static str,
+        /// What it said.
+        why: String,
+    },
+    /// A setting cannot be used.
+    #[error("{origin}: {why}")]
+    Setting {
+        /// The file or variable it is from.
+        origin: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The helper answered something else than was agreed.
+    #[error("helper `{path}`: {why}")]
+    Helper {
+        /// Its socket.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Fault {
+    /// A failed call on `object`.
+    pub fn os(verb: &'static str, object: impl ToString, error: impl Into<std::io::Error>) -> Self {
+        Self::Os { verb, object: object.to_string(), source: error.into() }
+    }
+
+    /// The next step.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Os { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
+                Some("free some space; leases that are granted end all the same")
+            }
+            Self::NetworkFileSystem { .. } => {
+                Some("set CHRONOS_RUNTIME_DIR to a directory on tmpfs or a local disk")
+            }
+            Self::NotOurs { .. } => {
+                Some("remove it, or set CHRONOS_RUNTIME_DIR to another directory")
+            }
+            Self::LockBusy { .. } => Some("end that process, or try again"),
+            Self::Backend { .. } => Some("`chronos doctor` shows every backend"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! This computer, as the engine sees it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use rustix::process::Signal as UnixSignal;
+
+use super::cgroup::Fences;
+use super::directory::{self, Directory, RESERVE, Replacement};
+use super::fault::Fault;
+use super::gpu::Backend;
+use super::settings::Settings;
+use super::{clock, ebpf, history, process};
+use crate::book::Epitaph;
+use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation};
+use crate::quantity::{Boottime, Now};
+use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
+
+/// This computer.
+#[derive(Debug)]
+pub struct Host {
+    runtime: Directory,
+    state: Option<Directory>,
+    settings: Settings,
+    backend: Backend,
+    fences: Option<Fences>,
+    lock: Option<File>,
+    journal: Option<File>,
+    boot: String,
+    mode: u32,
+}
+
+impl Host {
+    /// Opens the state of this machine, or of this user where there is no machine-wide one.
+    ///
+    /// # Errors
+    /// [`Fault`] of any kind: nothing is granted on state that cannot be trusted.
+    pub fn open(settings: &Settings) -> Result<Self, Fault> {
+        let root = rustix::process::geteuid().is_root();
+        // What root keeps, everyone may read, so that `list` needs no helper.
+        let (folder, mode) = if root { (0o755, 0o644) } else { (0o700, 0o600) };
+        let runtime = Directory::open(&settings.runtime, folder)?;
+        let state = Directory::open(&settings.state, folder).ok();
+        Ok(Self { mode, state, ..Self::around(runtime, settings)? })
+    }
+
+    /// Opens the machine's state to read from it.
+    ///
+    /// # Errors
+    /// As [`Host::open`].
+    pub fn open_to_read(settings: &Settings) -> Result<Self, Fault> {
+        Self::around(Directory::open_to_read(&settings.runtime, 0)?, settings)
+    }
+
+    fn around(runtime: Directory, settings: &Settings) -> Result<Self, Fault> {
+        Ok(Self {
+            runtime,
+            state: None,
+            settings: settings.clone(),
+            backend: Backend::choose(settings)?,
+            fences: Fences::find(settings.cgroup_root.as_deref(), &settings.runtime),
+            lock: None,
+            journal: None,
+            boot: clock::boot_id()?,
+            mode: 0o600,
+        })
+    }
+
+    /// The folder of live state.
+    pub fn runtime(&self) -> &Directory {
+        &self.runtime
+    }
+
+    /// How GPUs are asked.
+    pub fn backend(&mut self) -> &mut Backend {
+        &mut self.backend
+    }
+
+    /// Whether leases get a control group of their own here.
+    pub fn fences(&self) -> Option<&Fences> {
+        self.fences.as_ref()
+    }
+
+    /// The settings it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn journal(&mut self) -> Result<Option<u64>, Fault> {
+        let now = self.runtime.inode(c"journal")?;
+        let held = self.journal.as_ref().and_then(|file| file.metadata().ok()).map(|m| m.ino());
+        if now != held {
+            // The old file stays open until here, so that its inode cannot have been reused.
+            self.journal = match now {
+                Some(_) => self.runtime.file_to_read(c"journal")?,
+                None => None,
+            };
+        }
+        Ok(self.journal.as_ref().and_then(|file| file.metadata().ok()).map(|m| m.ino()))
+    }
+
+    fn members_of(&self, lease: &Lease) -> Result<BTreeSet<ProcessId>, Fault> {
+        let mut members = process::members(&lease.id, lease.owner.uid, &lease.attached)?;
+        if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
+            members.extend(fences.members(&lease.id));
+        }
+        Ok(members)
+    }
+
+    fn fail(&self, verb: &'static str, error: std::io::Error) -> Fault {
+        Fault::os(verb, self.runtime.path_of(c"journal").display(), error)
+    }
+}
+
+impl World for Host {
+    type Fault = Fault;
+
+    fn now(&mut self) -> Now {
+        clock::now()
+    }
+
+    fn boot(&mut self) -> Result<String, Fault> {
+        Ok(self.boot.clone())
+    }
+
+    fn lock(&mut self) -> Result<(), Fault> {
+        if self.lock.is_none() {
+            self.lock = Some(self.runtime.file(c"lock", self.mode)?);
+        }
+        let file = self.lock.as_ref().expect("opened above");
+        directory::lock(file, &self.runtime.path_of(c"lock"))
+    }
+
+    fn unlock(&mut self) {
+        if let Some(file) = &self.lock {
+            directory::unlock(file);
+        }
+    }
+
+    fn read(&mut self, from: Mark) -> Result<Tail, Fault> {
+        let file = self.journal()?.unwrap_or(0);
+        let Some(journal) = &self.journal else { return Ok(Tail { file, bytes: Vec::new() }) };
+        let start = if file == from.file { from.length } else { 0 };
+        let length = journal.metadata().map_err(|e| self.fail("examine", e))?.len();
+        let mut bytes = vec![0; usize::try_from(length.saturating_sub(start)).unwrap_or(0)];
+        let mut filled = 0;
+        // Not `read_exact`: a writer may cut a torn line off while it is read.
+        while filled < bytes.len() {
+            let at = start + filled as u64;
+            match journal.read_at(&mut bytes[filled..], at).map_err(|e| self.fail("read", e))? {
+                0 => break,
+                more => filled += more,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(Tail { file, bytes })
+    }
+
+    fn append(&mut self, at: Mark, bytes: &[u8], room: Room) -> Result<(), Fault> {
+        let journal = self.runtime.file(c"journal", self.mode)?;
+        let write = |e| self.fail("write", e);
+        if journal.metadata().map_err(write)?.len() > at.length {
+            journal.set_len(at.length).map_err(write)?;
+        }
+        if room == Room::Keep {
+            directory::keep_room(&journal, at.length, bytes.len() as u64 + RESERVE)
+                .map_err(write)?;
+        }
+        journal.write_all_at(bytes, at.length).map_err(write)
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Fault> {
+        let plan = Replacement { mode: self.mode, reserve: RESERVE, durable: false };
+        let file = self.runtime.replace(c"journal", c"journal.new", bytes, plan)?;
+        let inode = file.metadata().map_err(|e| self.fail("examine", e))?.ino();
+        self.journal = Some(file);
+        Ok(Mark { file: inode, length: bytes.len() as u64 })
+    }
+
+    fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
+        let mut gpus = self.backend.gpus()?;
+        super::gpu::old_locks::add_foreign(&self.settings.old_locks(), &mut gpus);
+        Ok(gpus)
+    }
+
+    fn fence(&mut self, lease: &Lease) -> Result<bool, Fault> {
+        if self.settings.config.lock_compat {
+            super::gpu::old_locks::write(&self.settings.old_locks(), lease)?;
+        }
+        let Some(fences) = &self.fences else { return Ok(false) };
+        let path = fences.make(&lease.id)?;
+        let nodes = self.backend.nodes_of(lease);
+        // New opens after the deadline are refused by the kernel where it can; the other guards do
+        // not depend on it.
+        let _ = ebpf::arm(&path, lease.deadline, &nodes);
+        Ok(true)
+    }
+
+    fn refence(&mut self, lease: &Lease) -> Result<(), Fault> {
+        if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
+            let nodes = self.backend.nodes_of(lease);
+            let _ = ebpf::arm(&fences.path(&lease.id), lease.deadline, &nodes);
+        }
+        Ok(())
+    }
+
+    fn unfence(&mut self, id: &LeaseId) -> Result<(), Fault> {
+        if self.settings.config.lock_compat {
+            super::gpu::old_locks::remove(&self.settings.old_locks(), id);
+        }
+        self.fences.as_ref().map_or(Ok(()), |fences| fences.remove(id))
+    }
+
+    fn fences(&mut self) -> Result<Vec<LeaseId>, Fault> {
+        self.fences.as_ref().map_or_else(|| Ok(Vec::new()), Fences::all)
+    }
+
+    fn enclose(&mut self, lease: &Lease, process: &ProcessId) -> Result<(), Fault> {
+        match self.fences.as_ref().filter(|_| lease.fenced) {
+            Some(fences) => fences.enclose(&lease.id, process),
+            None => Ok(()),
+        }
+    }
+
+    fn members(&mut self, lease: &Lease) -> Result<Vec<ProcessId>, Fault> {
+        Ok(self.members_of(lease)?.into_iter().collect())
+    }
+
+    fn signal(
+        &mut self,
+        lease: &Lease,
+        members: &[ProcessId],
+        signal: Signal,
+    ) -> Result<(), Fault> {
+        let unix = match signal {
+            Signal::Term => UnixSignal::TERM,
+            Signal::Kill => UnixSignal::KILL,
+        };
+        if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
+            // Stopped processes could not act on SIGTERM.
+            fences.thaw(&lease.id)?;
+            if signal == Signal::Kill && !fences.holds_self(&lease.id) {
+                fences.kill(&lease.id)?;
+            }
+        }
+        let signalled = process::signal(members, unix);
+        if signal == Signal::Term {
+            process::signal(members, UnixSignal::CONT)?;
+        }
+        signalled
+    }
+
+    fn alive(&mut self, process: &ProcessId) -> bool {
+        process::alive(process)
+    }
+
+    fn await_exit(&mut self, processes: &[ProcessId], until: Boottime) -> Result<(), Fault> {
+        process::await_exit(processes, until)
+    }
+
+    fn suspend(
+        &mut self,
+        lease: &Lease,
+        members: &[ProcessId],
+    ) -> Result<Result<Suspension, Unsuspendable>, Fault> {
+        let checkpointed = self.backend.checkpoint(members);
+        let fences = self.fences.as_ref().filter(|_| lease.fenced);
+        if let Some(fences) = fences
+            && !fences.freeze(&lease.id)?
+        {
+            fences.thaw(&lease.id)?;
+            self.backend.restore(members)?;
+            return Ok(Err(Unsuspendable("its processes did not stop within 1 s".to_owned())));
+        }
+        let outside: Vec<ProcessId> = match fences {
+            Some(fences) => {
+                let inside = fences.members(&lease.id);
+                members.iter().filter(|m| !inside.contains(m)).cloned().collect()
+            }
+            None => members.to_vec(),
+        };
+        process::signal(&outside, UnixSignal::STOP)?;
+        Ok(Ok(match checkpointed {
+            Ok(()) => Suspension::Checkpointed,
+            Err(_) => Suspension::Frozen,
+        }))
+    }
+
+    fn resume(&mut self, lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {
+        if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
+            fences.thaw(&lease.id)?;
+        }
+        process::signal(members, UnixSignal::CONT)?;
+        self.backend.restore(members)
+    }
+
+    fn bury(&mut self, epitaph: &Epitaph) -> Result<(), Fault> {
+        let Some(state) = &self.state else { return Ok(()) };
+        match history::bury(state, self.mode, epitaph) {
+            Ok(()) => Ok(()),
+            // A lease ends although its line cannot be kept: an account is worth less than a GPU.
+            Err(fault) => {
+                eprintln!(
+                    "chronos: partition `{}` has no line in the history: {fault}",
+                    epitaph.id
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn calendar(&mut self) -> Result<Vec<Reservation>, Fault> {
+        self.state.as_ref().map_or_else(|| Ok(Vec::new()), history::calendar)
+    }
+
+    fn keep_calendar(&mut self, reservations: &[Reservation]) -> Result<(), Fault> {
+        match &self.state {
+            Some(state) => history::keep_calendar(state, self.mode, reservations),
+            None => Err(Fault::NotOurs {
+                path: self.settings.state.clone(),
+                why: "the calendar cannot be kept without a state directory".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Reads a whole small file.
+pub fn read_small(path: &str) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
+    Some(text)
+}

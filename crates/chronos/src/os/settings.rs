@@ -1,0 +1,244 @@
+//! Where state lies and how the machine is asked: environment, configuration file, defaults.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use crate::policy::{Policy, Scalar};
+use crate::quantity::Span;
+
+/// The machine's configuration file.
+pub const CONFIG_FILE: &str = "/etc/chronos/chronos.yaml";
+/// The machine's policy file.
+pub const POLICY_FILE: &str = "/etc/chronos/policy.yaml";
+/// The machine's runtime directory.
+pub const RUNTIME_DIR: &str = "/run/chronos";
+/// The machine's durable state.
+pub const STATE_DIR: &str = "/var/lib/chronos";
+/// The folder of the lock files of the implementation before this one.
+pub const OLD_LOCKS: &str = "/tmp/chronos_locks";
+
+/// The configuration file. Every key is checked; an unknown one is an error.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where live state lies.
+    #[serde(default)]
+    pub runtime_directory: Option<PathBuf>,
+    /// Where history and the calendar lie.
+    #[serde(default)]
+    pub state_directory: Option<PathBuf>,
+    /// How GPUs are found: `auto`, `nvidia`, `amd`, `intel`, `portable`, `fake`.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// GPUs of the `portable` backend, described by hand.
+    #[serde(default)]
+    pub gpus: Vec<DeclaredGpu>,
+    /// Grace of a lease that does not say.
+    #[serde(default)]
+    pub grace: Option<SpanText>,
+    /// Warning before the deadline of a lease that does not say.
+    #[serde(default)]
+    pub warn: Option<SpanText>,
+    /// Whether lock files in the form of the earlier implementation are written.
+    #[serde(default)]
+    pub lock_compat: bool,
+    /// Where such lock files lie.
+    #[serde(default)]
+    pub lock_directory: Option<PathBuf>,
+}
+
+/// A GPU that is described and not found.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredGpu {
+    /// Its name.
+    pub name: String,
+    /// Its memory, such as `24GiB`.
+    pub memory: String,
+}
+
+/// A span in a configuration file, as text or as seconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SpanText(pub Span);
+
+impl<'de> Deserialize<'de> for SpanText {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Scalar::deserialize(from)?;
+        Span::parse(&text.0).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for SpanText {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&format!("{}s", self.0.as_secs_up()))
+    }
+}
+
+/// How this process reaches the book.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// It owns the state.
+    Own,
+    /// It reads the state and asks the helper on this socket to change it.
+    Helper(PathBuf),
+}
+
+/// Everything a process needs to know before it looks at the machine.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    /// Where live state lies.
+    pub runtime: PathBuf,
+    /// Where history and the calendar lie.
+    pub state: PathBuf,
+    /// How the state is reached.
+    pub access: Access,
+    /// The hierarchy of control groups, where it is not the first one mounted.
+    pub cgroup_root: Option<PathBuf>,
+    /// The name of the backend.
+    pub backend: String,
+    /// What the fake backend shows.
+    pub fake: String,
+    /// The configuration file as it was read.
+    pub config: Config,
+    /// The configuration file, where there is one.
+    pub config_file: Option<PathBuf>,
+    /// The policy file; it is looked for anew each time, since a helper may be older than it.
+    pub policy_file: PathBuf,
+}
+
+impl Settings {
+    /// Reads the environment and the configuration file.
+    ///
+    /// # Errors
+    /// [`Fault::Setting`] with the key and the reason.
+    pub fn read() -> Result<Self, Fault> {
+        let euid = rustix::process::geteuid().as_raw();
+        let (config, config_file) = Self::config(euid)?;
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let chosen = variable("CHRONOS_RUNTIME_DIR").map(PathBuf::from);
+        let chosen = chosen.or_else(|| config.runtime_directory.clone());
+        let runtime = chosen.clone().unwrap_or_else(|| PathBuf::from(RUNTIME_DIR));
+        let socket = runtime.join("helper.sock");
+        let (runtime, access) = if euid == 0 || (chosen.is_some() && owned(&runtime, euid)) {
+            (runtime, Access::Own)
+        } else if socket.exists() {
+            (runtime, Access::Helper(socket))
+        } else if chosen.is_some() {
+            (runtime, Access::Own)
+        } else {
+            (private_runtime(euid), Access::Own)
+        };
+        let state = variable("CHRONOS_STATE_DIR").map(PathBuf::from);
+        let state = state.or_else(|| config.state_directory.clone()).unwrap_or_else(|| {
+            if euid == 0 || access != Access::Own {
+                PathBuf::from(STATE_DIR)
+            } else {
+                private_state(&runtime)
+            }
+        });
+        let policy_file = variable("CHRONOS_POLICY").map(PathBuf::from);
+        let policy_file = policy_file.unwrap_or_else(|| PathBuf::from(POLICY_FILE));
+        let backend = text("CHRONOS_BACKEND").or_else(|| config.backend.clone());
+        Ok(Self {
+            runtime,
+            state,
+            access,
+            cgroup_root: variable("CHRONOS_CGROUP_ROOT").map(PathBuf::from),
+            backend: backend.unwrap_or_else(|| "auto".to_owned()),
+            fake: text("CHRONOS_FAKE_GPUS").unwrap_or_default(),
+            config,
+            config_file,
+            policy_file,
+        })
+    }
+
+    fn config(euid: u32) -> Result<(Config, Option<PathBuf>), Fault> {
+        let named = std::env::var_os("CHRONOS_CONFIG").filter(|v| !v.is_empty());
+        if let Some(named) = named {
+            let path = PathBuf::from(named);
+            return Ok((read_yaml(&path)?, Some(path)));
+        }
+        let home = std::env::var_os("HOME").filter(|_| euid != 0).map(PathBuf::from);
+        let own = home.map(|home| home.join(".config/chronos/chronos.yaml"));
+        for path in own.into_iter().chain([PathBuf::from(CONFIG_FILE)]) {
+            if path.exists() {
+                return Ok((read_yaml(&path)?, Some(path)));
+            }
+        }
+        Ok((Config::default(), None))
+    }
+
+    /// Reads the policy file; without one everything is allowed.
+    ///
+    /// # Errors
+    /// [`Fault::Setting`] with the line and the reason.
+    pub fn policy(&self) -> Result<Policy, Fault> {
+        if self.has_policy() { read_yaml(&self.policy_file) } else { Ok(Policy::default()) }
+    }
+
+    /// Whether there is a policy file. One that cannot be looked at counts as there, and then
+    /// as unreadable: the safe side.
+    pub fn has_policy(&self) -> bool {
+        self.policy_file.try_exists().unwrap_or(true)
+    }
+
+    /// The folder of old lock files.
+    pub fn old_locks(&self) -> PathBuf {
+        self.config.lock_directory.clone().unwrap_or_else(|| PathBuf::from(OLD_LOCKS))
+    }
+}
+
+fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Fault> {
+    let text = std::fs::read_to_string(path).map_err(|e| Fault::os("read", path.display(), e))?;
+    parse_yaml(path, &text)
+}
+
+fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Fault> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return serde_saphyr::from_str("{}").map_err(|error| setting(path, error));
+    }
+    serde_saphyr::from_str(text).map_err(|error| setting(path, error))
+}
+
+fn setting(path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::Setting { origin: path.display().to_string(), why: error.to_string() }
+}
+
+fn owned(path: &Path, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // A folder that is not there yet is made by us.
+    std::fs::symlink_metadata(path).map_or(true, |metadata| metadata.uid() == uid)
+}
+
+fn private_runtime(uid: u32) -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()) {
+        Some(directory) => PathBuf::from(directory).join("chronos"),
+        None => PathBuf::from(format!("/tmp/chronos-{uid}")),
+    }
+}
+
+fn private_state(runtime: &Path) -> PathBuf {
+    let directory = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    directory.or_else(home).map_or_else(|| runtime.join("state"), |d| d.join("chronos"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_configuration_is_checked() {
+        let parse = |text: &str| parse_yaml::<Config>(Path::new("chronos.yaml"), text);
+        let config = parse("grace: 10s\nbackend: fake\ngpus: [{name: a, memory: 8GiB}]").unwrap();
+        assert_eq!(config.grace, Some(SpanText(Span::from_secs(10))));
+        assert_eq!(parse("# nothing\n").unwrap(), Config::default());
+        for bad in ["graze: 10s", "grace: -1", "gpus: [{name: a}]", "lock_compat: maybe", "["] {
+            let fault = parse(bad).unwrap_err().to_string();
+            assert!(fault.starts_with("chronos.yaml: "), "{bad}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The supervisor of `chronos run`: starts a job inside a lease and stays until it is over.
+//!
+//! The job is started by way of `chronos join`, which enters the lease and then becomes the job,
+//! so that no instruction of the job runs outside. When the supervisor dies the job runs on: its
+//! deadline is kept by the other guards.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+
+use super::fault::Fault;
+use super::guard::Notice;
+use super::process::{self, LEASE_VARIABLE, timespec};
+use super::session::Session;
+use super::{clock, guard};
+use crate::api::Order;
+use crate::lease::{EndReason, Lease, Phase, ProcessId, Vendor};
+use crate::quantity::{Boottime, Span};
+
+/// How long the supervisor goes without looking, whatever it was told.
+const LOOK_EVERY: Span = Span::from_secs(5);
+
+/// How a supervised job ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It ended by itself, with this code (128 and the signal when one ended it).
+    Exited(u8),
+    /// It was ended by its lease.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// Whether it took SIGKILL.
+        killed: bool,
+    },
+}
+
+/// The environment of a job in a lease.
+pub fn environment(lease: &Lease, vendor: Option<Vendor>) -> Vec<(String, String)> {
+    let ids: Vec<&str> = lease.parts.iter().map(|part| part.gpu.0.as_str()).collect();
+    let numbers: Vec<String> = lease.parts.iter().map(|part| part.index.to_string()).collect();
+    let numbers = numbers.join(",");
+    let memory: Vec<String> =
+        lease.parts.iter().map(|part| part.memory.as_u64().to_string()).collect();
+    let mut variables = vec![
+        (LEASE_VARIABLE.to_owned(), lease.id.0.clone()),
+        ("CHRONOS_GPUS".to_owned(), numbers.clone()),
+        ("CHRONOS_MEMORY_BYTES".to_owned(), memory.join(",")),
+        ("CHRONOS_DEADLINE_BOOTTIME_NS".to_owned(), lease.deadline.as_nanos().to_string()),
+    ];
+    let mut visible = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
+    match vendor {
+        Some(Vendor::Amd) => visible("ROCR_VISIBLE_DEVICES", &numbers),
+        Some(Vendor::Intel) => visible("ZE_AFFINITY_MASK", &numbers),
+        Some(Vendor::Nvidia) => {
+            visible("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+            visible("CUDA_VISIBLE_DEVICES", &ids.join(","));
+        }
+        Some(Vendor::Declared) | None => {
+            visible("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+            visible("CUDA_VISIBLE_DEVICES", &numbers);
+        }
+    }
+    variables
+}
+
+/// Starts `command` inside `lease` and waits for the end of both.
+///
+/// # Errors
+/// [`Fault`] when the job cannot be started or waited for.
+pub fn run(
+    session: &mut Session,
+    lease: &Lease,
+    command: &[OsString],
+    mut say: impl FnMut(&str),
+) -> Result<Outcome, Fault> {
+    let notice = Notice::of(session.host().runtime())?;
+    let signals = Signals::block()?;
+    let mut child = start(session, lease, command)?;
+    let leader = process::identify(child.id()).ok();
+    let mut watch = Watch { warned: false, reason: None, killed: false };
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| Fault::os("wait for", "the job", e))? {
+            return finish(session, lease, status, &watch);
+        }
+        let now = clock::boottime();
+        let wake = watch.look(session, lease, now, &mut say)?;
+        let handles = process::handles(leader.as_slice());
+        wait(&notice, &signals, &handles, wake.min(now.after(LOOK_EVERY)))?;
+        for signal in signals.pending() {
+            // What the terminal sends reaches the job by itself; the rest is passed on.
+            if let Some(leader) = &leader {
+                process::signal(std::slice::from_ref(leader), signal)?;
+            }
+        }
+    }
+}
+
+/// What the supervisor knows of its lease.
+struct Watch {
+    warned: bool,
+    reason: Option<EndReason>,
+    killed: bool,
+}
+
+impl Watch {
+    /// Does what is due for the lease; returns when to look again.
+    fn look(
+        &mut self,
+        session: &mut Session,
+        lease: &Lease,
+        now: Boottime,
+        say: &mut impl FnMut(&str),
+    ) -> Result<Boottime, Fault> {
+        let book = session.book()?;
+        let Some(current) = book.lease(&lease.id).cloned() else {
+            // Ended by another guard, which has killed the job: its exit is about to be seen.
+            self.reason = self.reason.or(Some(EndReason::Expired));
+            return Ok(now.after(Span::from_millis(100)));
+        };
+        match current.phase {
+            Phase::Ending { reason, kill_at, .. } => {
+                if self.reason.is_none() {
+                    say(&format!("partition {} {reason}: its processes are ended", lease.id));
+                }
+                self.reason = Some(reason);
+                self.killed |= now >= kill_at;
+                Ok(kill_at.max(now.after(Span::from_millis(20))))
+            }
+            Phase::Suspended { until, .. } => Ok(until),
+            Phase::Active => {
+                let left = current.deadline.since(now);
+                let warn = current.request.warn.filter(|_| !self.warned);
+                if let Some(warn) = warn {
+                    if left <= warn {
+                        self.warned = true;
+                        say(&format!("partition {} ends in {left}", lease.id));
+                    } else {
+                        return Ok(current.deadline.before(warn));
+                    }
+                }
+                // A guardian that was killed is replaced for as long as somebody looks.
+                if session.settings().access == super::settings::Access::Own {
+                    let _ = guard::ensure(session.host());
+                }
+                Ok(current.deadline.max(now.after(Span::from_millis(1))))
+            }
+        }
+    }
+}
+
+fn finish(
+    session: &mut Session,
+    lease: &Lease,
+    status: ExitStatus,
+    watch: &Watch,
+) -> Result<Outcome, Fault> {
+    // Children that the job left behind go with the lease.
+    let finished = watch.reason.is_none();
+    session.ask(&Order::Release { id: lease.id.clone(), force: false, finished })?;
+    let killed = status.signal() == Some(libc::SIGKILL);
+    if let Some(reason) = watch.reason {
+        return Ok(Outcome::Ended { reason, killed: watch.killed || killed });
+    }
+    let over = lease_is_over(session, lease, status)?;
+    if let Some(reason) = over {
+        return Ok(Outcome::Ended { reason, killed });
+    }
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    Ok(Outcome::Exited(u8::try_from(code.unwrap_or(125)).unwrap_or(125)))
+}
+
+/// Another guard may have ended the job between two looks.
+fn lease_is_over(
+    session: &mut Session,
+    lease: &Lease,
+    status: ExitStatus,
+) -> Result<Option<EndReason>, Fault> {
+    let ours = matches!(status.signal(), Some(libc::SIGTERM | libc::SIGKILL));
+    let past = clock::boottime()
+        >= session.book()?.lease(&lease.id).map_or(lease.deadline, |l| l.deadline);
+    Ok((ours && past).then_some(EndReason::Expired))
+}
+
+fn start(session: &mut Session, lease: &Lease, command: &[OsString]) -> Result<Child, Fault> {
+    let program = std::env::current_exe().map_err(|e| Fault::os("find", "this program", e))?;
+    let vendor = session.host().backend().gpus()?.first().map(|gpu| gpu.vendor);
+    let mut join = Command::new(&program);
+    join.arg("join").arg(&lease.id.0).arg("--").args(command).envs(environment(lease, vendor));
+    join.spawn().map_err(|e| Fault::os("start", program.display(), e))
+}
+
+/// Becomes `command` once this process is inside the lease.
+///
+/// # Errors
+/// [`Fault`] when it cannot enter or the command cannot be started; the last has the error of the
+/// exec in it, which decides between exit codes 126 and 127.
+pub fn become_member(
+    session: &mut Session,
+    lease: &Lease,
+    command: &[OsString],
+) -> Result<std::convert::Infallible, Fault> {
+    let vendor = session.host().backend().gpus()?.first().map(|gpu| gpu.vendor);
+    Signals::unblock()?;
+    let empty = OsString::new();
+    let name = command.first().unwrap_or(&empty);
+    let error =
+        Command::new(name).args(command.iter().skip(1)).envs(environment(lease, vendor)).exec();
+    Err(Fault::os("execute", PathBuf::from(name as &OsStr).display(), error))
+}
+
+fn wait(
+    notice: &Notice,
+    signals: &Signals,
+    handles: &[OwnedFd],
+    until: Boottime,
+) -> Result<(), Fault> {
+    let left = until.since(clock::boottime());
+    let mut watched =
+        vec![PollFd::new(notice, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
+    watched.extend(
+        handles.iter().map(|handle| PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)),
+    );
+    match poll(&mut watched, Some(&timespec(left.as_nanos()))) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(Fault::os("wait for", "the job", error)),
+    }
+    notice.drain();
+    Ok(())
+}
+
+/// Signals that are read instead of ending the supervisor.
+struct Signals {
+    fd: OwnedFd,
+}
+
+const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
+impl Signals {
+    fn block() -> Result<Self, Fault> {
+        let fail = || Fault::os("handle", "signals", std::io::Error::last_os_error());
+        // SAFETY: a signal set is plain memory that `sigemptyset` initializes.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is valid for all three calls; the old mask is not asked for.
+        let fd = unsafe {
+            libc::sigemptyset(&raw mut set);
+            for signal in HANDLED {
+                libc::sigaddset(&raw mut set, signal);
+            }
+            if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+                return Err(fail());
+            }
+            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(fail());
+        }
+        // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
+        Ok(Self { fd: unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) } })
+    }
+
+    /// A job starts with no signal blocked, whoever starts it.
+    fn unblock() -> Result<(), Fault> {
+        // SAFETY: as in `block`.
+        let status = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+        };
+        if status == 0 {
+            return Ok(());
+        }
+        Err(Fault::os("handle", "signals", std::io::Error::from_raw_os_error(status)))
+    }
+
+    /// Signals that somebody sent to the supervisor itself; what a terminal sends to the whole
+    /// group has reached the job already.
+    fn pending(&self) -> Vec<Signal> {
+        let mut found = Vec::new();
+        let size = std::mem::size_of::<libc::signalfd_siginfo>();
+        loop {
+            // SAFETY: plain memory of which every bit pattern is valid.
+            let mut entry: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+            // SAFETY: `entry` is valid for `size` bytes.
+            let length = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut entry).cast(), size) };
+            if usize::try_from(length) != Ok(size) {
+                return found;
+            }
+            let by_terminal = entry.ssi_code == libc::SI_KERNEL;
+            let signal = i32::try_from(entry.ssi_signo).ok().and_then(Signal::from_named_raw);
+            found.extend(signal.filter(|_| !by_terminal));
+        }
+    }
+}
+
+/// The process that this one is, for a lease that depends on it.
+///
+/// # Errors
+/// [`Fault::Os`] when `/proc` is not mounted.
+pub fn own() -> Result<ProcessId, Fault> {
+    process::own()
+}

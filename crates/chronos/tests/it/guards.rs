@@ -1,0 +1,161 @@
+//! Every guard killed in turn: the lease still ends in time.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use chronos::lease::LeaseId;
+use serde_json::json;
+
+use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root, kill, numbers, stubborn};
+
+const LENGTH_MILLIS: u64 = 1_500;
+const GRACE_MILLIS: u64 = 300;
+
+/// How late the end of a tree may be on a machine that is busy with other tests.
+const LATE_MILLIS: u64 = 1_500;
+
+/// What is killed while the job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Nobody,
+    Supervisor,
+    Guardian,
+    SupervisorAndGuardian,
+}
+
+/// Runs a job that ignores SIGTERM, kills `victim`, and returns by how many milliseconds the end
+/// of its tree missed deadline and grace.
+fn ends_in_time(victim: Victim) -> i128 {
+    let mut sandbox = Sandbox::new("count=1");
+    if victim == Victim::SupervisorAndGuardian {
+        // Nobody is to take the guardian's place.
+        sandbox = sandbox.without_guardian();
+    }
+    let file = sandbox.root().join("tree");
+    let length = format!("{LENGTH_MILLIS}ms");
+    let grace = format!("{GRACE_MILLIS}ms");
+    let mut run = sandbox.command(&["run", "--for", &length, "--grace", &grace, "--"]);
+    let run = run.args(["sh", "-c", &stubborn(&file)]).stdout(Stdio::null()).stderr(Stdio::null());
+    let began = Instant::now();
+    let mut supervisor = Killed(run.spawn().unwrap());
+    let id = sandbox.first_lease();
+    let tree = numbers(&file, 2);
+    match victim {
+        Victim::Nobody => {}
+        Victim::Supervisor => kill(supervisor.0.id()),
+        Victim::Guardian => kill(await_some("the guardian", || sandbox.guardian())),
+        Victim::SupervisorAndGuardian => kill(supervisor.0.id()),
+    }
+    let lease = sandbox.book().lease(&LeaseId(id)).unwrap().clone();
+    if victim == Victim::SupervisorAndGuardian {
+        // The next caller, once the deadline and the grace are over.
+        await_some("the end of the tree", || {
+            sandbox.run(&["list"]);
+            tree.iter().all(|pid| gone(*pid)).then_some(())
+        });
+    } else {
+        await_some("the end of the tree", || tree.iter().all(|pid| gone(*pid)).then_some(()));
+    }
+    let now = chronos::os::clock::boottime();
+    let end = lease.deadline.as_nanos() + GRACE_MILLIS * 1_000_000;
+    let late = (i128::from(now.as_nanos()) - i128::from(end)) / 1_000_000;
+    if victim == Victim::Nobody {
+        let status = supervisor.0.wait().unwrap();
+        assert_eq!(status.code(), Some(137), "the job was killed at its deadline");
+    }
+    await_some("the end of the lease", || {
+        if victim == Victim::SupervisorAndGuardian {
+            sandbox.run(&["list"]);
+        }
+        (sandbox.book().leases().len() == 0).then_some(())
+    });
+    let waited = began.elapsed().as_millis();
+    println!(
+        "guards: {victim:?} killed: tree ended {late} ms after deadline and grace ({waited} ms)"
+    );
+    late
+}
+
+#[test]
+fn a_lease_ends_in_time_whoever_is_killed() {
+    let victims =
+        [Victim::Nobody, Victim::Supervisor, Victim::Guardian, Victim::SupervisorAndGuardian];
+    let mut table = Vec::new();
+    for victim in victims {
+        let late = ends_in_time(victim);
+        assert!(late >= -5, "{victim:?}: the tree was killed {late} ms before its grace was over");
+        assert!(late <= i128::from(LATE_MILLIS), "{victim:?}: {late} ms late");
+        table.push(json!({ "killed": format!("{victim:?}"), "late_ms": late as i64 }));
+    }
+    crate::sandbox::record("guards", &json!(table));
+}
+
+/// With no process of ours alive, the timer of a service manager ends the lease.
+#[test]
+fn a_timer_ends_a_lease_when_every_process_of_ours_is_killed() {
+    let mut sandbox = Sandbox::new("count=1");
+    let runtime = sandbox.root().join("xdg");
+    std::fs::create_dir_all(&runtime).unwrap();
+    let Some(manager) = start_manager(&runtime) else {
+        println!("skipped: no service manager can be started here");
+        return;
+    };
+    sandbox.set("XDG_RUNTIME_DIR", &runtime.display().to_string());
+    sandbox.set("CHRONOS_SYSTEMD_USER", "1");
+    let file = sandbox.root().join("tree");
+    let mut run = sandbox.command(&["run", "--for", "3s", "--grace", "300ms", "--"]);
+    let run = run.args(["sh", "-c", &stubborn(&file)]).stdout(Stdio::null()).stderr(Stdio::null());
+    let supervisor = Killed(run.spawn().unwrap());
+    let id = sandbox.first_lease();
+    let tree = numbers(&file, 2);
+    let lease = sandbox.book().lease(&LeaseId(id.clone())).unwrap().clone();
+    await_some("the timer", || {
+        let units = manager.units();
+        units.contains(&format!("chronos-reap-{id}.timer")).then_some(())
+    });
+    kill(supervisor.0.id());
+    kill(await_some("the guardian", || sandbox.guardian()));
+    await_some("the end of the tree", || tree.iter().all(|pid| gone(*pid)).then_some(()));
+    let end = lease.deadline.as_nanos() + 300_000_000;
+    let late =
+        (i128::from(chronos::os::clock::boottime().as_nanos()) - i128::from(end)) / 1_000_000;
+    println!("guards: supervisor and guardian killed: the timer ended the tree {late} ms late");
+    assert!((-5..=i128::from(LATE_MILLIS)).contains(&late), "{late} ms late");
+    crate::sandbox::record("timer", &json!({ "late_ms": late as i64 }));
+}
+
+struct Manager {
+    process: Killed,
+    runtime: std::path::PathBuf,
+}
+
+impl Manager {
+    fn units(&self) -> String {
+        let mut command = std::process::Command::new("systemctl");
+        command.args(["--user", "list-units", "--all", "--no-legend", "--plain"]);
+        let output = command.env("XDG_RUNTIME_DIR", &self.runtime).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// A service manager of a user's session, which needs neither init nor a bus.
+fn start_manager(runtime: &std::path::Path) -> Option<Manager> {
+    let program = std::path::Path::new("/lib/systemd/systemd");
+    if !program.exists() || !is_root() {
+        return None;
+    }
+    let mut command = std::process::Command::new(program);
+    command.arg("--user").env("XDG_RUNTIME_DIR", runtime);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let manager = Manager { process: Killed(command.spawn().ok()?), runtime: runtime.to_owned() };
+    let began = Instant::now();
+    while began.elapsed().as_secs() < 10 {
+        if manager.units().contains(".target") {
+            return Some(manager);
+        }
+        if gone(manager.process.0.id()) {
+            return None;
+        }
+    }
+    None
+}

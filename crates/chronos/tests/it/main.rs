@@ -1,0 +1,28 @@
+//! The tests of `chronos` that need more than one module, in one binary.
+//!
+//! GPUs are fake; processes, kills, signals, control groups and users are real. A test that needs
+//! root or a service manager says so and is left out where there is none.
+
+mod behaviour;
+mod faults;
+mod guards;
+mod kill_points;
+mod model;
+mod sandbox;
+mod trace;
+mod users;
+
+/// `SEED` of the environment, or `default`.
+fn seed(default: u64) -> u64 {
+    number("SEED").unwrap_or(default)
+}
+
+/// `TIMES` of the environment, or `default`.
+fn times(default: u64) -> u64 {
+    number("TIMES").unwrap_or(default)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} `{text}` is not a number")))
+}

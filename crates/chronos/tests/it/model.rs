@@ -1,0 +1,696 @@
+//! A machine in memory on which the engine is killed at random steps.
+//!
+//! Every call of [`World`] is a step. The process that makes it may be killed before its effect,
+//! after it, or in the middle of a write; while a caller waits for the lock or for a process,
+//! another caller may run. Four properties are checked after every operation, and at the end the
+//! machine is left alone with one guard until nothing is due.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use chronos::book::{Book, Epitaph};
+use chronos::chance::Chance;
+use chronos::engine::{Answer, Engine, Error, Wish};
+use chronos::expiry::Diligence;
+use chronos::journal;
+use chronos::lease::{
+    Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
+    Priority, ProcessId, Request, Reservation, Vendor,
+};
+use chronos::planner;
+use chronos::policy::{Caller, Policy};
+use chronos::quantity::{Boottime, Now, Ppm, Span};
+use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
+use gpu_autoscaler_model::{Bytes, Timestamp};
+
+/// What ends an operation early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+enum Fault {
+    #[error("killed")]
+    Killed,
+    #[error("no space left")]
+    Full,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    id: ProcessId,
+    uid: u32,
+    /// The lease whose tree it belongs to, which is the truth that signals are held to.
+    tree: Option<LeaseId>,
+    ignores_term: bool,
+    stopped: bool,
+}
+
+/// What the kernel and the disk hold.
+struct Machine {
+    boot_nanos: u64,
+    wall_offset: i64,
+    boot: u64,
+    journal: Option<(u64, Vec<u8>)>,
+    files: u64,
+    locked: bool,
+    processes: BTreeMap<u32, Process>,
+    starts: u64,
+    fences: BTreeSet<LeaseId>,
+    fenced: bool,
+    checkpoints: bool,
+    history: BTreeMap<LeaseId, Epitaph>,
+    calendar: Vec<Reservation>,
+    gpus: Vec<Gpu>,
+    chance: Chance,
+    foreign_signals: Vec<String>,
+    depth: u32,
+    kills: u64,
+    steps: u64,
+}
+
+type Shared = Rc<RefCell<Machine>>;
+
+/// One process that uses the engine.
+struct Actor {
+    machine: Shared,
+    /// Steps left until it is killed.
+    fuse: Option<u64>,
+    dead: bool,
+    holds_lock: bool,
+}
+
+const PIDS: u64 = 40;
+
+impl Machine {
+    fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let gpu = |index: u32| Gpu {
+            id: GpuId(format!("GPU-{index}")),
+            index,
+            name: "model".into(),
+            vendor: Vendor::Declared,
+            memory: Bytes::new(1_000),
+            foreign: None,
+            fault: None,
+            links: Vec::new(),
+            nodes: Vec::new(),
+        };
+        let count = 1 + chance.below(3) as u32;
+        Self {
+            boot_nanos: 1_000_000_000,
+            wall_offset: 1_800_000_000_000,
+            boot: 1,
+            journal: None,
+            files: 0,
+            locked: false,
+            processes: BTreeMap::new(),
+            starts: 0,
+            fences: BTreeSet::new(),
+            fenced: chance.once_in(2),
+            checkpoints: chance.once_in(2),
+            history: BTreeMap::new(),
+            calendar: Vec::new(),
+            gpus: (0..count).map(gpu).collect(),
+            chance,
+            foreign_signals: Vec::new(),
+            depth: 0,
+            kills: 0,
+            steps: 0,
+        }
+    }
+
+    /// A new process under a number that may have belonged to another one.
+    fn spawn(&mut self, uid: u32, tree: Option<LeaseId>) -> ProcessId {
+        loop {
+            let pid = 1 + self.chance.below(PIDS) as u32;
+            if self.processes.contains_key(&pid) && self.processes.len() < PIDS as usize {
+                continue;
+            }
+            self.starts += 1;
+            let id = ProcessId { pid, start: self.starts, namespace: 1 };
+            let ignores_term = self.chance.once_in(2);
+            let process = Process { id: id.clone(), uid, tree, ignores_term, stopped: false };
+            self.processes.insert(pid, process);
+            return id;
+        }
+    }
+
+    fn exit_one(&mut self) {
+        let pids: Vec<u32> = self.processes.keys().copied().collect();
+        if let Some(pid) = pids.get(self.chance.below(pids.len() as u64) as usize) {
+            self.processes.remove(pid);
+        }
+    }
+
+    fn book(&self) -> Book {
+        let mut book = Book::default();
+        if let Some((_, bytes)) = &self.journal {
+            journal::read(bytes, &mut book).expect("the journal is whole but for its last line");
+        }
+        if book.boot() == self.boot.to_string() { book } else { Book::default() }
+    }
+}
+
+impl Actor {
+    fn new(machine: &Shared, fuse: Option<u64>) -> Self {
+        Self { machine: Rc::clone(machine), fuse, dead: false, holds_lock: false }
+    }
+
+    /// One step: the world may move, and the caller may die before it.
+    fn step(&mut self) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::Killed);
+        }
+        let mut machine = self.machine.borrow_mut();
+        machine.steps += 1;
+        machine.boot_nanos += machine.chance.below(2_000_000);
+        if machine.chance.once_in(200) {
+            machine.exit_one();
+        }
+        if machine.chance.once_in(100) {
+            machine.spawn(2_000, None);
+        }
+        drop(machine);
+        match &mut self.fuse {
+            Some(0) => self.die(),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn die(&mut self) -> Result<(), Fault> {
+        self.dead = true;
+        let mut machine = self.machine.borrow_mut();
+        machine.kills += 1;
+        if self.holds_lock {
+            machine.locked = false;
+        }
+        Err(Fault::Killed)
+    }
+
+    /// Lets another caller run while this one waits.
+    fn yield_to_others(&mut self) {
+        let mut machine = self.machine.borrow_mut();
+        if machine.locked || machine.depth >= 2 || !machine.chance.once_in(6) {
+            return;
+        }
+        machine.depth += 1;
+        let fuse = machine.chance.once_in(3).then(|| machine.chance.below(30));
+        drop(machine);
+        let mut guard = Engine::new(Actor::new(&self.machine, fuse));
+        let settled = guard.settle(Diligence::Full);
+        expect_fault(settled.map(|_| ()));
+        self.machine.borrow_mut().depth -= 1;
+    }
+}
+
+fn expect_fault(result: Result<(), Error<Fault>>) {
+    match result {
+        Ok(()) | Err(Error::World(_) | Error::Refused(_)) => {}
+        Err(Error::Journal(error)) => panic!("{error}"),
+    }
+}
+
+impl World for Actor {
+    type Fault = Fault;
+
+    fn now(&mut self) -> Now {
+        let machine = self.machine.borrow();
+        let wall = machine.wall_offset + (machine.boot_nanos / 1_000_000) as i64;
+        Now {
+            boot: Boottime::from_nanos(machine.boot_nanos),
+            wall: Timestamp::from_millis(wall).expect("in range"),
+        }
+    }
+
+    fn boot(&mut self) -> Result<String, Fault> {
+        self.step()?;
+        Ok(self.machine.borrow().boot.to_string())
+    }
+
+    fn lock(&mut self) -> Result<(), Fault> {
+        self.yield_to_others();
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        assert!(!machine.locked, "the engine waits for a lock that it holds itself");
+        machine.locked = true;
+        self.holds_lock = true;
+        Ok(())
+    }
+
+    fn unlock(&mut self) {
+        if self.holds_lock && !self.dead {
+            self.machine.borrow_mut().locked = false;
+        }
+        self.holds_lock = false;
+        if !self.dead {
+            self.yield_to_others();
+        }
+    }
+
+    fn read(&mut self, from: Mark) -> Result<Tail, Fault> {
+        self.step()?;
+        let machine = self.machine.borrow();
+        let Some((file, bytes)) = &machine.journal else {
+            return Ok(Tail { file: 0, bytes: Vec::new() });
+        };
+        let start = if *file == from.file { from.length as usize } else { 0 };
+        Ok(Tail { file: *file, bytes: bytes.get(start..).unwrap_or_default().to_vec() })
+    }
+
+    fn append(&mut self, at: Mark, bytes: &[u8], room: Room) -> Result<(), Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        let torn = self.step().err();
+        let full =
+            torn.is_none() && room == Room::Keep && self.machine.borrow_mut().chance.once_in(400);
+        let mut machine = self.machine.borrow_mut();
+        let cut = machine.chance.below(bytes.len() as u64 + 1) as usize;
+        let written = if torn.is_some() || full { cut } else { bytes.len() };
+        if torn.is_some() && machine.chance.once_in(2) {
+            return Err(Fault::Killed);
+        }
+        let (_, journal) = machine.journal.as_mut().expect("begun before it is appended to");
+        journal.truncate(at.length as usize);
+        journal.extend_from_slice(&bytes[..written]);
+        torn.or(full.then_some(Fault::Full)).map_or(Ok(()), Err)
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        machine.files += 1;
+        let file = machine.files;
+        machine.journal = Some((file, bytes.to_vec()));
+        Ok(Mark { file, length: bytes.len() as u64 })
+    }
+
+    fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
+        self.step()?;
+        Ok(self.machine.borrow().gpus.clone())
+    }
+
+    fn fence(&mut self, lease: &Lease) -> Result<bool, Fault> {
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        if machine.fenced {
+            machine.fences.insert(lease.id.clone());
+        }
+        Ok(machine.fenced)
+    }
+
+    fn refence(&mut self, _lease: &Lease) -> Result<(), Fault> {
+        self.step()
+    }
+
+    fn unfence(&mut self, id: &LeaseId) -> Result<(), Fault> {
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        machine.fences.remove(id);
+        for process in machine.processes.values_mut().filter(|p| p.tree.as_ref() == Some(id)) {
+            process.tree = None;
+        }
+        Ok(())
+    }
+
+    fn fences(&mut self) -> Result<Vec<LeaseId>, Fault> {
+        self.step()?;
+        Ok(self.machine.borrow().fences.iter().cloned().collect())
+    }
+
+    fn enclose(&mut self, lease: &Lease, process: &ProcessId) -> Result<(), Fault> {
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        if let Some(process) = machine.processes.get_mut(&process.pid).filter(|p| p.id == *process)
+        {
+            process.tree = Some(lease.id.clone());
+        }
+        Ok(())
+    }
+
+    fn members(&mut self, lease: &Lease) -> Result<Vec<ProcessId>, Fault> {
+        self.step()?;
+        let machine = self.machine.borrow();
+        let of_tree = machine.processes.values().filter(|p| p.tree.as_ref() == Some(&lease.id));
+        Ok(of_tree.map(|p| p.id.clone()).collect())
+    }
+
+    fn signal(&mut self, lease: &Lease, to: &[ProcessId], signal: Signal) -> Result<(), Fault> {
+        for process in to {
+            self.step()?;
+            let mut machine = self.machine.borrow_mut();
+            let Some(found) = machine.processes.get(&process.pid).cloned() else { continue };
+            // The handle is opened and compared before it is used.
+            if found.id != *process {
+                continue;
+            }
+            if found.tree.as_ref() != Some(&lease.id) {
+                let what = format!("{signal:?} to {found:?} for {}", lease.id);
+                machine.foreign_signals.push(what);
+            }
+            if signal == Signal::Kill || (!found.ignores_term && !found.stopped) {
+                machine.processes.remove(&process.pid);
+            }
+        }
+        Ok(())
+    }
+
+    fn alive(&mut self, process: &ProcessId) -> bool {
+        let machine = self.machine.borrow();
+        machine.processes.get(&process.pid).is_some_and(|found| found.id == *process)
+    }
+
+    fn await_exit(&mut self, _processes: &[ProcessId], until: Boottime) -> Result<(), Fault> {
+        assert!(!self.holds_lock, "a wait with the lock held");
+        self.yield_to_others();
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        machine.boot_nanos = machine.boot_nanos.max(until.as_nanos());
+        Ok(())
+    }
+
+    fn suspend(
+        &mut self,
+        _lease: &Lease,
+        members: &[ProcessId],
+    ) -> Result<Result<Suspension, Unsuspendable>, Fault> {
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        if machine.chance.once_in(4) {
+            return Ok(Err(Unsuspendable("the driver refuses".into())));
+        }
+        for member in members {
+            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member)
+            {
+                found.stopped = true;
+            }
+        }
+        let how = if machine.checkpoints { Suspension::Checkpointed } else { Suspension::Frozen };
+        Ok(Ok(how))
+    }
+
+    fn resume(&mut self, _lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {
+        self.step()?;
+        let mut machine = self.machine.borrow_mut();
+        for member in members {
+            if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member)
+            {
+                found.stopped = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn bury(&mut self, epitaph: &Epitaph) -> Result<(), Fault> {
+        self.step()?;
+        self.machine.borrow_mut().history.insert(epitaph.id.clone(), epitaph.clone());
+        Ok(())
+    }
+
+    fn calendar(&mut self) -> Result<Vec<Reservation>, Fault> {
+        self.step()?;
+        Ok(self.machine.borrow().calendar.clone())
+    }
+
+    fn keep_calendar(&mut self, reservations: &[Reservation]) -> Result<(), Fault> {
+        self.step()?;
+        self.machine.borrow_mut().calendar = reservations.to_vec();
+        Ok(())
+    }
+}
+
+/// A lease that its owner was told of.
+struct Acknowledged {
+    deadline: Boottime,
+    creator: ProcessId,
+    bound: bool,
+    may_end: bool,
+}
+
+struct Run {
+    machine: Shared,
+    acknowledged: BTreeMap<LeaseId, Acknowledged>,
+    serial_seen: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let machine = Rc::new(RefCell::new(Machine::new(seed)));
+        Self { machine, acknowledged: BTreeMap::new(), serial_seen: 0 }
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.machine.borrow_mut().chance.below(bound)
+    }
+
+    fn caller(&self, uid: u32) -> Caller {
+        let process = self.machine.borrow_mut().spawn(uid, None);
+        Caller { owner: Owner { uid, user: format!("u{uid}") }, groups: Vec::new(), process }
+    }
+
+    fn request(&self) -> Request {
+        let gpus = self.machine.borrow().gpus.clone();
+        let count = 1 + self.below(gpus.len() as u64);
+        let choice = if self.below(2) == 0 {
+            Choice::Any { count: count as u32, prefer: Vec::new() }
+        } else {
+            Choice::These(gpus.iter().take(count as usize).map(|gpu| gpu.id.clone()).collect())
+        };
+        let priority = [Priority::High, Priority::Normal, Priority::Low][self.below(3) as usize];
+        let on_expire =
+            [OnExpire::Term, OnExpire::Suspend, OnExpire::Notify][self.below(3) as usize];
+        Request {
+            choice,
+            memory: MemoryAsk::Part(Ppm::new(1 + self.below(1_000_000) as u32).unwrap()),
+            compute: (self.below(4) == 0).then(|| Ppm::new(self.below(1_000_000) as u32).unwrap()),
+            duration: Span::from_secs(1 + self.below(100)),
+            priority,
+            on_expire,
+            grace: Span::from_secs(self.below(5)),
+            warn: None,
+            name: None,
+            reservation: None,
+        }
+    }
+
+    fn some_lease(&self) -> Option<Lease> {
+        let book = self.machine.borrow().book();
+        let count = book.leases().len() as u64;
+        book.leases().nth(self.below(count) as usize).cloned()
+    }
+
+    /// One operation by one process, which is killed at a random step in two of three.
+    fn operate(&mut self) {
+        let fuse = (self.below(3) > 0).then(|| self.below(28));
+        let mut engine = Engine::new(Actor::new(&self.machine, fuse));
+        let everything = Policy::default();
+        let what = self.below(14);
+        let target = self.some_lease();
+        let result = match (what, target) {
+            (0..4, _) => {
+                let caller = self.caller(1_000 + self.below(3) as u32);
+                let bound = self.below(3) == 0;
+                let wish = Wish {
+                    request: self.request(),
+                    binding: if bound { Binding::Creator } else { Binding::Deadline },
+                    wait: (self.below(2) == 0).then(|| Span::from_secs(self.below(60))),
+                    holder: caller.process.clone(),
+                };
+                let answer = engine.create(&caller, &everything, &wish);
+                answer.map(|answer| self.acknowledge(&answer))
+            }
+            (4, Some(lease)) => {
+                if let Some(known) = self.acknowledged.get_mut(&lease.id) {
+                    known.may_end = true;
+                }
+                let caller = self.caller(lease.owner.uid);
+                let grace = (self.below(2) == 0).then_some(Span::ZERO);
+                engine.release(&caller, &lease.id, EndReason::Released, grace).map(|_| ())
+            }
+            (5, Some(lease)) => {
+                let caller = self.caller(lease.owner.uid);
+                let by = Span::from_secs(1 + self.below(30));
+                engine.extend(&caller, &everything, &lease.id, by).map(|longer| {
+                    if let Some(known) = self.acknowledged.get_mut(&longer.id) {
+                        known.deadline = longer.deadline;
+                    }
+                })
+            }
+            (6 | 7, Some(lease)) => {
+                let caller = self.caller(lease.owner.uid);
+                let process = self.machine.borrow_mut().spawn(lease.owner.uid, None);
+                let uid = lease.owner.uid;
+                engine.attach(&caller, &lease.id, &process, uid).map(|_| ())
+            }
+            (8, Some(lease)) => {
+                let caller = self.caller(lease.owner.uid);
+                engine.suspend(&caller, &lease.id).map(|_| ())
+            }
+            (9, Some(lease)) => {
+                let caller = self.caller(lease.owner.uid);
+                let wait = (self.below(2) == 0).then_some(Span::from_secs(20));
+                engine.resume(&caller, &lease.id, None, wait).map(|_| ())
+            }
+            (10, _) => {
+                let caller = self.caller(1_000);
+                let start = engine.world().now().wall.as_millis() + self.below(120_000) as i64;
+                let start = Timestamp::from_millis(start).unwrap();
+                let request = self.request();
+                engine.reserve(&caller, &everything, &request, start).map(|_| ())
+            }
+            (11, _) if self.below(40) == 0 => {
+                self.reboot();
+                Ok(())
+            }
+            (12, _) => {
+                // The date is set back a year, or forward.
+                let offset = [-31_536_000_000, 31_536_000_000][self.below(2) as usize];
+                self.machine.borrow_mut().wall_offset += offset;
+                engine.settle(Diligence::Due).map(|_| ())
+            }
+            _ => engine.settle(Diligence::Full).map(|_| ()),
+        };
+        expect_fault(result);
+        let pass = self.below(20_000_000_000);
+        self.machine.borrow_mut().boot_nanos += if self.below(4) == 0 { pass } else { 0 };
+    }
+
+    fn acknowledge(&mut self, answer: &Answer) {
+        if let Answer::Granted(lease) = answer {
+            let known = Acknowledged {
+                deadline: lease.deadline,
+                creator: lease.creator.clone(),
+                bound: lease.binding == Binding::Creator,
+                may_end: false,
+            };
+            self.acknowledged.insert(lease.id.clone(), known);
+        }
+    }
+
+    fn reboot(&mut self) {
+        let mut machine = self.machine.borrow_mut();
+        machine.boot += 1;
+        machine.boot_nanos = 1_000_000_000;
+        machine.processes.clear();
+        machine.fences.clear();
+        machine.locked = false;
+        drop(machine);
+        // Leases of the boot before are void by definition.
+        self.acknowledged.clear();
+        self.serial_seen = 0;
+    }
+
+    /// The properties that hold at every instant.
+    fn check(&mut self) -> Result<(), String> {
+        let machine = self.machine.borrow();
+        if let Some(signal) = machine.foreign_signals.first() {
+            return Err(format!("a foreign process was signalled: {signal}"));
+        }
+        let book = machine.book();
+        if let Some(over) = planner::check(book.leases(), &machine.gpus).first() {
+            return Err(format!("over-commit: {over}"));
+        }
+        let now = machine.boot_nanos;
+        let alive = |id: &ProcessId| machine.processes.get(&id.pid).is_some_and(|p| p.id == *id);
+        let mut ended = Vec::new();
+        for (id, known) in &self.acknowledged {
+            if book.lease(id).is_some() {
+                continue;
+            }
+            let over = known.deadline.as_nanos() <= now;
+            let legitimate = known.may_end || over || (known.bound && !alive(&known.creator));
+            if !legitimate {
+                return Err(format!("lease {id} was acknowledged and is lost"));
+            }
+            if !machine.history.contains_key(id) {
+                return Err(format!("lease {id} ended without a line in the history"));
+            }
+            ended.push(id.clone());
+        }
+        let lost_unfenced = machine.fenced
+            && book.leases().any(|l| l.phase == Phase::Active && !machine.fences.contains(&l.id));
+        if lost_unfenced {
+            return Err("a live lease has no fence".into());
+        }
+        drop(machine);
+        for id in ended {
+            self.acknowledged.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Leaves the machine to one guard until nothing is due: then nothing may be left.
+    fn end(&mut self) -> Result<(), String> {
+        let mut guard = Engine::new(Actor::new(&self.machine, None));
+        for _ in 0..2_000 {
+            match guard.settle(Diligence::Full) {
+                Ok(watch) => {
+                    let book = self.machine.borrow().book();
+                    if book.leases().len() + book.tickets().len() == 0 {
+                        return self.nothing_left();
+                    }
+                    let due = watch.due.ok_or("a lease lives and nothing is due")?;
+                    let mut machine = self.machine.borrow_mut();
+                    machine.boot_nanos = machine.boot_nanos.max(due.as_nanos());
+                }
+                Err(Error::World(Fault::Full)) => {}
+                Err(error) => return Err(format!("the guard failed: {error}")),
+            }
+        }
+        let book = self.machine.borrow().book();
+        Err(format!("leases never end: {:?}", book.leases().map(|l| &l.phase).collect::<Vec<_>>()))
+    }
+
+    fn nothing_left(&self) -> Result<(), String> {
+        let machine = self.machine.borrow();
+        let left: Vec<&Process> = machine.processes.values().filter(|p| p.tree.is_some()).collect();
+        if !left.is_empty() {
+            return Err(format!("processes outlived their lease: {left:?}"));
+        }
+        if !machine.fences.is_empty() {
+            return Err(format!("fences outlived their lease: {:?}", machine.fences));
+        }
+        Ok(())
+    }
+}
+
+/// One machine of 40 operations; returns the number of kills and of steps.
+fn run(seed: u64) -> Result<(u64, u64), String> {
+    let mut run = Run::new(seed);
+    for _ in 0..40 {
+        run.operate();
+        run.check()?;
+    }
+    run.end()?;
+    let machine = run.machine.borrow();
+    Ok((machine.kills, machine.steps))
+}
+
+#[test]
+fn four_properties_hold_at_random_kill_points() {
+    let (first, times) = (crate::seed(1), crate::times(3_000));
+    let began = std::time::Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let share = |thread: u64| {
+        let (mut kills, mut steps, mut machines) = (0, 0, 0);
+        while kills < times.div_ceil(threads) {
+            let seed = first.wrapping_add(thread + machines * threads);
+            let result =
+                std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Err("panic".into()));
+            let (k, s) = result.unwrap_or_else(|why| panic!("seed={seed}: {why}"));
+            (kills, steps, machines) = (kills + k, steps + s, machines + 1);
+        }
+        (kills, steps, machines)
+    };
+    let sums = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|t| scope.spawn(move || share(t))).collect();
+        workers.into_iter().map(|w| w.join().expect("the properties hold")).collect::<Vec<_>>()
+    });
+    let (kills, steps, machines) =
+        sums.into_iter().fold((0, 0, 0), |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2));
+    println!(
+        "model: seed={first} kills={kills} steps={steps} machines={machines} secs={:.1} violations=0",
+        began.elapsed().as_secs_f64()
+    );
+}

@@ -1,0 +1,212 @@
+//! A machine of its own for one test: state directories, fake GPUs, and the tool.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// State of its own; everything in it is ended when it is dropped.
+pub struct Sandbox {
+    root: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+impl Sandbox {
+    pub fn new(gpus: &str) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("chronos-it-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let path = |name: &str| root.join(name).display().to_string();
+        let settings = [
+            ("CHRONOS_BACKEND", "fake".to_owned()),
+            ("CHRONOS_FAKE_GPUS", gpus.to_owned()),
+            ("CHRONOS_RUNTIME_DIR", path("run")),
+            ("CHRONOS_STATE_DIR", path("state")),
+            ("CHRONOS_CONFIG", "".to_owned()),
+            ("CHRONOS_POLICY", path("policy.yaml")),
+            ("HOME", path("home")),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Self { root, settings }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// No guardian is started from here on: the program that would be one ends at once.
+    pub fn without_guardian(mut self) -> Self {
+        self.set("CHRONOS_PROGRAM", "/bin/true");
+        self
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn runtime(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub fn tool() -> &'static str {
+        env!("CARGO_BIN_EXE_chronos")
+    }
+
+    pub fn dress(&self, command: &mut Command) {
+        for (name, value) in &self.settings {
+            command.env(name, value);
+        }
+        for name in ["CHRONOS_LEASE", "XDG_RUNTIME_DIR", "LISTEN_FDS"] {
+            if !self.settings.iter().any(|(known, _)| known == name) {
+                command.env_remove(name);
+            }
+        }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Self::tool());
+        command.args(arguments).stdin(Stdio::null());
+        self.dress(&mut command);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs the tool, which has to succeed; returns its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {} {errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the tool, which has to fail with `code`; returns its standard error.
+    pub fn refused(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert_eq!(output.stdout, b"", "{arguments:?}: a failure prints nothing as a result");
+        errors
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e} in {text}"))
+    }
+
+    pub fn leases(&self) -> Vec<Value> {
+        self.json(&["list"])["items"].as_array().unwrap().clone()
+    }
+
+    pub fn create(&self, arguments: &[&str]) -> String {
+        let lease = self.json(&[&["create"], arguments].concat());
+        lease["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of the first lease that is live.
+    pub fn first_lease(&self) -> String {
+        await_some("a lease", || Some(self.leases().first()?["id"].as_str()?.to_owned()))
+    }
+
+    /// The journal, as the library reads it.
+    pub fn book(&self) -> chronos::book::Book {
+        let mut book = chronos::book::Book::default();
+        if let Ok(bytes) = std::fs::read(self.runtime().join("journal")) {
+            chronos::journal::read(&bytes, &mut book).unwrap();
+        }
+        book
+    }
+
+    /// The guardian's process, when it lives: whoever holds the lock of `guard`.
+    pub fn guardian(&self) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        let inode = std::fs::metadata(self.runtime().join("guard")).ok()?.ino();
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let line = locks.lines().find(|line| {
+            let place = line.split_ascii_whitespace().nth(5).unwrap_or_default();
+            place.ends_with(&format!(":{inode}"))
+        })?;
+        line.split_ascii_whitespace().nth(4)?.parse().ok()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.set("CHRONOS_PROGRAM", "/bin/true");
+        for id in self.book().leases().map(|lease| lease.id.0.clone()).collect::<Vec<_>>() {
+            let _ = self.run(&["release", "--force", &id]);
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// A process that is killed when the test is over.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Looks until there is something; fails after 20 s.
+pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{what} did not appear");
+        std::thread::yield_now();
+    }
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether a process that was seen by number is gone (or a zombie that nobody has waited for).
+pub fn gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+}
+
+pub fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// A shell that ignores SIGTERM, with a child that ignores it in a session of its own. It writes
+/// both numbers to `file`.
+pub fn stubborn(file: &Path) -> String {
+    let file = file.display();
+    format!(
+        "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {file}; \
+         while :; do read x < /dev/zero || sleep 1000; done' & echo $$ >> {file}; wait"
+    )
+}
+
+/// The numbers in a file that [`stubborn`] wrote, once there are `count`.
+pub fn numbers(file: &Path, count: usize) -> Vec<u32> {
+    await_some("the processes of the tree", || {
+        let text = std::fs::read_to_string(file).ok()?;
+        let numbers: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        (numbers.len() >= count).then_some(numbers)
+    })
+}
+
+/// Writes what a test measured to the folder that `CHRONOS_RECORD` names, if it names one.
+pub fn record(name: &str, what: &Value) {
+    if let Some(folder) = std::env::var_os("CHRONOS_RECORD") {
+        let path = PathBuf::from(folder).join(format!("{name}.json"));
+        std::fs::write(&path, format!("{what:#}\n")).unwrap();
+    }
+}
