@@ -16,6 +16,9 @@ use crate::trace::{Arrivals, Random};
 /// Loads up to this percentage of the fleet's GPUs are recorded.
 pub const LOAD_MAX: usize = 130;
 
+/// The outlook is drawn up anew when this part of the demand is new.
+const LEARN_EVERY_PART: u64 = 8;
+
 /// From where a strategy knows the distribution of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knowledge {
@@ -57,7 +60,8 @@ pub fn replay(case: &Case<'_>, arrivals: &Arrivals) -> Vec<f64> {
     if case.knowledge == Knowledge::Given {
         case.pods.iter().for_each(|pod| demand.observe(&pod.kind.request));
     }
-    let mut board = Board::new(Scorer::new(strategy, &demand, &fleet));
+    let mut board = Board::new(Scorer::new(strategy, &demand, &fleet), &fleet);
+    let mut learn_at = 1;
     let mut kinds: BTreeMap<&PodKind, KindIndex> = BTreeMap::new();
     let (mut arrived, mut used) = (0_u64, 0_u64);
     let mut at_load = vec![(0.0, 0_u32); LOAD_MAX + 1];
@@ -65,6 +69,13 @@ pub fn replay(case: &Case<'_>, arrivals: &Arrivals) -> Vec<f64> {
         let kind = &case.pods[index].kind;
         let milli = u64::from(kind.request.gpu_milli());
         arrived += milli;
+        if case.knowledge == Knowledge::Learned {
+            demand.observe(&kind.request);
+            if demand.len() >= learn_at {
+                learn_at = demand.len() + demand.len() / LEARN_EVERY_PART + 1;
+                board.set_scorer(Scorer::new(strategy, &demand, &fleet), &fleet);
+            }
+        }
         let kind_index = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
         if let Some(assignment) = board.best(&fleet, kind_index) {
             fleet.take(&kind.request, assignment);

@@ -35,7 +35,7 @@ pub fn place(
         demand
     };
     let mut table = Placing {
-        board: Board::new(Scorer::new(strategy, demand, fleet)),
+        board: Board::new(Scorer::new(strategy, demand, fleet), fleet),
         fleet: fleet.clone(),
         kinds: BTreeMap::new(),
     };
