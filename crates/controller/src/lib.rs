@@ -5,6 +5,23 @@
 //!
 //! # Invariants
 //! - No decision and no arithmetic: those are `gpu_autoscaler_reconciler`'s.
+//! - Every replica observes and answers; only the leader writes, and looks at its right to do so
+//!   right before each write.
+//! - Every queue, request and connection is bounded.
+//! - Nothing is written before everything that exists was seen once.
 
 pub mod api;
+pub mod arguments;
+pub mod health;
+pub mod http;
+pub mod metrics;
 pub mod page;
+
+mod clock;
+mod connect;
+mod performer;
+mod run;
+mod telemetry;
+mod ticker;
+
+pub use run::run;

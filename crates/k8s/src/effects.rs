@@ -68,7 +68,11 @@ impl Performer {
 
     /// Performs `effect`. `now` gives the time of the receipt when it is written.
     pub async fn perform(&mut self, effect: &Effect, now: impl Fn() -> Timestamp) -> Performed {
-        let waited = self.rate.turn().await;
+        // Who does not lead takes nobody's turn.
+        let waited = match self.leadership.may_write() {
+            Some(_) => self.rate.turn().await,
+            None => Duration::ZERO,
+        };
         let result = match &effect.action {
             Action::Announce(announcement) => self.announce(announcement).await,
             Action::SetConditions { kind, key, uid, if_version, conditions } => {
@@ -76,7 +80,7 @@ impl Performer {
                 self.set_conditions(target, conditions, now()).await
             }
         };
-        let result = result.unwrap_or_else(|result| result);
+        let result = result.unwrap_or_else(|not_sent| not_sent);
         (self.on_step)(Step::BeforeReceipt);
         log(effect, &result);
         Performed { receipt: Receipt { effect: effect.id, at: now(), result }, waited }

@@ -384,11 +384,11 @@ impl Watcher {
     }
 }
 
-/// Whether the server means that it cannot stream a list: it refuses the parameters, or it falls
-/// silent because its storage sends no progress.
+/// Whether the server means that it cannot stream a list: it refuses the parameters (422), fails
+/// within the stream (500, where its etcd knows no progress requests), or falls silent.
 fn refuses_streaming(error: &ApiError) -> bool {
     match error {
-        ApiError::Status { status, .. } => matches!(status.code, 400 | 403 | 404 | 405 | 422),
+        ApiError::Status { status, .. } => matches!(status.code, 400 | 403 | 404 | 405 | 422 | 500),
         ApiError::Malformed { .. } | ApiError::Timeout { .. } => true,
         ApiError::Transport { .. } => false,
     }

@@ -7,8 +7,8 @@ use crate::{
     Uid, UnknownGpus,
 };
 
-/// The immutable product of a tick. Cloning copies pointers.
-#[derive(Clone, Debug, PartialEq)]
+/// The immutable product of a tick. Cloning copies pointers. The default is that of no tick.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// Counts ticks that changed it.
     pub generation: u64,

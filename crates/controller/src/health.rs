@@ -1,0 +1,155 @@
+//! Whether the controller is alive and ready, and what is missing where it is not.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use gpu_autoscaler_k8s::election::Leadership;
+use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Longest pause of the loop that is taken for life. It beats at least every [`BEAT`].
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How often the loop beats when it has nothing else to do.
+pub const BEAT: Duration = Duration::from_secs(5);
+
+/// How telemetry is doing: nothing before the first answer, then each source that fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetryHealth {
+    /// Whether every source was asked at least once.
+    pub asked: bool,
+    /// Sources that could not be read the last time, and why.
+    pub failing: Vec<(Arc<str>, Arc<str>)>,
+    /// Sources in all.
+    pub sources: usize,
+}
+
+/// What the probes look at.
+#[derive(Debug)]
+pub struct Health {
+    began: Instant,
+    /// Milliseconds after `began`.
+    last_beat: AtomicU64,
+    ticks: AtomicU64,
+    pub(crate) watches: Vec<(Resource, watch::Receiver<WatchHealth>)>,
+    pub(crate) telemetry: watch::Receiver<TelemetryHealth>,
+    pub(crate) leadership: Leadership,
+}
+
+impl Health {
+    /// Of a controller with these parts.
+    pub fn new(
+        watches: Vec<(Resource, watch::Receiver<WatchHealth>)>,
+        telemetry: watch::Receiver<TelemetryHealth>,
+        leadership: Leadership,
+    ) -> Self {
+        let began = Instant::now();
+        let (last_beat, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { began, last_beat, ticks, watches, telemetry, leadership }
+    }
+
+    /// The loop is alive.
+    pub fn beat(&self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_beat.store(millis, Ordering::Relaxed);
+    }
+
+    /// The loop has completed a tick.
+    pub fn ticked(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether everything that exists was seen once.
+    pub fn synced(&self) -> bool {
+        self.watches.iter().all(|(_, health)| health.borrow().synced)
+    }
+
+    /// Whether the loop moves, and the answer of `/healthz`.
+    pub fn alive(&self) -> (bool, String) {
+        let beat = self.began + Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
+        let stall = beat.elapsed();
+        if stall <= STALL_MAX {
+            (true, "ok\n".to_owned())
+        } else {
+            (false, format!("the loop has not moved for {} s\n", stall.as_secs()))
+        }
+    }
+
+    /// Whether the view can be relied upon, and the answer of `/readyz`, a line for each part.
+    pub fn ready(&self) -> (bool, String) {
+        let (mut good, mut text) = (true, String::new());
+        let mut part = |name: &str, fault: Option<String>| {
+            let _ = match &fault {
+                None => writeln!(text, "[+] {name} ok"),
+                Some(fault) => writeln!(text, "[-] {name}: {fault}"),
+            };
+            good &= fault.is_none();
+        };
+        for (resource, health) in &self.watches {
+            let health = health.borrow();
+            let fault = match &health.error {
+                Some(error) => Some(error.to_string()),
+                None if !health.synced => Some("not listed yet".to_owned()),
+                None => None,
+            };
+            part(&format!("watch of {resource}"), fault);
+        }
+        let telemetry = self.telemetry.borrow();
+        if telemetry.sources == 0 {
+            part("telemetry", Some("no source: set --prometheus-url or --exporter".to_owned()));
+        } else if !telemetry.asked {
+            part("telemetry", Some("not read yet".to_owned()));
+        } else {
+            let fault = telemetry.failing.first().map(|(target, why)| {
+                let (failing, all) = (telemetry.failing.len(), telemetry.sources);
+                format!("{failing} of {all} sources cannot be read, {target} first: {why}")
+            });
+            part("telemetry", fault);
+        }
+        let ticks = self.ticks.load(Ordering::Relaxed);
+        part("loop", (ticks == 0).then(|| "no tick yet".to_owned()));
+        let standing = self.leadership.standing();
+        part("lease", standing.error);
+        (good, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_names_what_is_missing() {
+        let (node_health, nodes) = watch::channel(WatchHealth::default());
+        let (telemetry_health, telemetry) = watch::channel(TelemetryHealth::default());
+        let leadership = Leadership::alone("me".into());
+        let health = Health::new(vec![(Resource::Nodes, nodes)], telemetry, leadership);
+        expect![[r#"
+            [-] watch of Node: not listed yet
+            [-] telemetry: no source: set --prometheus-url or --exporter
+            [-] loop: no tick yet
+            [+] lease ok
+        "#]]
+        .assert_eq(&health.ready().1);
+
+        node_health.send_modify(|health| health.synced = true);
+        let failing = vec![("http://p:9090".into(), "refused".into())];
+        telemetry_health.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
+        health.ticked();
+        expect![[r#"
+            [+] watch of Node ok
+            [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
+            [+] loop ok
+            [+] lease ok
+        "#]]
+        .assert_eq(&health.ready().1);
+        assert!(!health.ready().0 && health.alive().0);
+        telemetry_health.send_modify(|health| health.failing.clear());
+        assert!(health.ready().0);
+    }
+}

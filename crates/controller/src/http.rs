@@ -1,0 +1,181 @@
+//! HTTP servers, every connection bounded in number and in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use gpu_autoscaler_model::View;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, warn};
+
+use crate::api::Status;
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// Connections at once; more wait.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Time to send a request's header.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Time to answer a request.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Time that a connection may last.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Largest header of a request, in bytes.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+
+/// Opens a listener.
+///
+/// # Errors
+/// The address is taken, or not ours.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        // A machine without IPv6 has no `[::]`.
+        Err(error) if address.ip().is_unspecified() => {
+            let only_v4 = SocketAddr::from(([0, 0, 0, 0], address.port()));
+            TcpListener::bind(only_v4).await.map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
+/// Serves `router` until `stop`; connections that are open then are closed within seconds.
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let router = router.layer(middleware::from_fn(within_time));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accept = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
+            (slot, listener.accept().await)
+        };
+        let (slot, stream) = tokio::select! {
+            () = &mut stop => return,
+            (slot, accepted) = accept => match accepted {
+                Ok((stream, _)) => (slot, stream),
+                Err(error) => {
+                    // Out of file descriptors, most likely: give others the time to close some.
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIME_MAX)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .max_headers(64);
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
+                Ok(Err(error)) => debug!(%error, "connection ended"),
+                Ok(Ok(())) | Err(_) => {}
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "not answered in time\n").into_response(),
+    }
+}
+
+/// `/api/v1/status`: what the last tick left, from whoever ticks.
+pub fn view_routes(view: watch::Receiver<Arc<View>>) -> Router {
+    let status = move || {
+        let view = view.borrow().clone();
+        async move { Json(Status::from(&*view)) }
+    };
+    Router::new().route("/api/v1/status", get(status))
+}
+
+/// `/metrics`.
+pub fn metrics_routes(metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
+    let text = move || {
+        metrics.observe(&health);
+        let text = metrics.text();
+        async move {
+            const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, OPEN_METRICS)], text)
+        }
+    };
+    Router::new().route("/metrics", get(text))
+}
+
+/// `/healthz` and `/readyz`.
+pub fn probe_routes(health: Arc<Health>) -> Router {
+    let ready = Arc::clone(&health);
+    let answer = |(good, text): (bool, String)| {
+        let code = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        async move { (code, text) }
+    };
+    Router::new()
+        .route("/healthz", get(move || answer(health.alive())))
+        .route("/readyz", get(move || answer(ready.ready())))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn server() -> SocketAddr {
+        let (_, view) = watch::channel(Arc::new(View::default()));
+        let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, view_routes(view), std::future::pending()));
+        address
+    }
+
+    async fn exchange(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn the_status_is_served_as_json() {
+        let address = server().await;
+        let request = "GET /api/v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = exchange(address, request).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let status: Status = serde_json::from_str(body).expect("a status");
+        assert_eq!((status.generation, status.at), (0, None));
+    }
+
+    #[tokio::test]
+    async fn other_methods_other_paths_and_huge_headers_are_refused() {
+        let address = server().await;
+        let post = "POST /api/v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        assert!(exchange(address, post).await.starts_with("HTTP/1.1 405"));
+        let other = "GET /etc HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        assert!(exchange(address, other).await.starts_with("HTTP/1.1 404"));
+        let huge = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(2 * HEADER_BYTES_MAX));
+        assert!(exchange(address, &huge).await.starts_with("HTTP/1.1 431"));
+    }
+}

@@ -1,0 +1,215 @@
+//! Collects what was seen and calls `reconcile` when it is time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpu_autoscaler_k8s::watch::Part;
+use gpu_autoscaler_model::{Delta, Effect, Receipt, View};
+use gpu_autoscaler_reconciler::{Policy, State, reconcile};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::health::{BEAT, Health};
+use crate::metrics::Metrics;
+use crate::telemetry::Reading;
+
+/// Changes are collected for this long before they are looked at: placement is due 100 ms after a
+/// change.
+const COLLECT: Duration = Duration::from_millis(100);
+
+/// How long the first tick waits for telemetry that does not answer.
+const FIRST_READING_MAX: Duration = Duration::from_secs(15);
+
+/// Parts taken in at once before anything else gets its turn.
+const PARTS_AT_ONCE: usize = 1024;
+
+/// Where what is seen comes from.
+pub struct Inputs {
+    /// Of the watches.
+    pub parts: mpsc::Receiver<Part>,
+    /// Of telemetry.
+    pub readings: mpsc::Receiver<Reading>,
+    /// Of the performer.
+    pub receipts: mpsc::Receiver<Receipt>,
+}
+
+/// Where what was decided goes.
+pub struct Outputs {
+    /// To the performer.
+    pub effects: mpsc::Sender<Effect>,
+    /// To those who read.
+    pub view: watch::Sender<Arc<View>>,
+}
+
+/// The loop around the loop.
+pub struct Ticker {
+    policy: Policy,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    /// Nothing until everything that exists was seen once.
+    state: Option<State>,
+    pending: Delta,
+    /// Since when something is pending.
+    pending_since: Option<Instant>,
+    /// When the next stage is due.
+    due: Instant,
+    /// In how many terms of leadership effects were asked for.
+    terms: u64,
+}
+
+impl Ticker {
+    /// With nothing seen yet.
+    pub fn new(policy: Policy, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+        let due = Instant::now() + FIRST_READING_MAX;
+        let (state, pending, pending_since) = (None, Delta::default(), None);
+        Self { policy, health, metrics, state, pending, pending_since, due, terms: 0 }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(
+        mut self,
+        mut inputs: Inputs,
+        outputs: Outputs,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut leadership = self.health.leadership.clone();
+        let mut elections = true;
+        let mut parts = Vec::with_capacity(PARTS_AT_ONCE);
+        loop {
+            self.health.beat();
+            let next = self.next();
+            tokio::select! {
+                () = &mut stop => return,
+                count = inputs.parts.recv_many(&mut parts, PARTS_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for part in parts.drain(..) {
+                        self.see(part.delta);
+                    }
+                }
+                Some(reading) = inputs.readings.recv() => {
+                    self.metrics.samples(reading.samples.len());
+                    self.see(Delta {
+                        samples: reading.samples,
+                        scrapes: reading.scrapes,
+                        ..Delta::default()
+                    });
+                }
+                Some(receipt) = inputs.receipts.recv() => {
+                    self.see(Delta { receipts: vec![receipt], ..Delta::default() });
+                }
+                changed = leadership.changed(), if elections => elections = changed,
+                () = tokio::time::sleep_until(next) => {}
+            }
+            if self.begin_term() || Instant::now() >= self.next_tick() {
+                tokio::task::block_in_place(|| self.tick(&outputs));
+            }
+        }
+    }
+
+    fn see(&mut self, delta: Delta) {
+        if delta.is_empty() {
+            return;
+        }
+        let pending = &mut self.pending;
+        pending.nodes.extend(delta.nodes);
+        pending.pods.extend(delta.pods);
+        pending.budgets.extend(delta.budgets);
+        pending.policies.extend(delta.policies);
+        pending.events.extend(delta.events);
+        pending.samples.extend(delta.samples);
+        pending.scrapes.extend(delta.scrapes);
+        pending.receipts.extend(delta.receipts);
+        self.pending_since.get_or_insert_with(Instant::now);
+    }
+
+    /// When a tick is due.
+    fn next_tick(&self) -> Instant {
+        if self.state.is_none() {
+            // Everything that exists, and one look at telemetry or the end of patience.
+            let asked = self.health.telemetry.borrow().asked;
+            return match self.health.synced() && (asked || Instant::now() >= self.due) {
+                true => Instant::now(),
+                false => Instant::now() + COLLECT,
+            };
+        }
+        match self.pending_since {
+            Some(since) => self.due.min(since + COLLECT),
+            None => self.due,
+        }
+    }
+
+    /// When to look again, a tick or not.
+    fn next(&self) -> Instant {
+        self.next_tick().min(Instant::now() + BEAT)
+    }
+
+    /// Whether a new term of leadership has begun: then everything is decided anew, because what
+    /// was asked for before was dropped here, or died with the replica that led.
+    fn begin_term(&mut self) -> bool {
+        let terms = self.health.leadership.standing().terms;
+        if terms == self.terms || self.health.leadership.may_write().is_none() {
+            return false;
+        }
+        let Some(state) = &mut self.state else { return false };
+        self.terms = terms;
+        state.forget_under_way();
+        true
+    }
+
+    fn tick(&mut self, outputs: &Outputs) {
+        let now = clock::now();
+        let began = Instant::now();
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_since = None;
+        let outcome = match &mut self.state {
+            Some(state) => reconcile(now, state, &pending, &self.policy),
+            None => {
+                if self.health.leadership.may_write().is_some() {
+                    // What this first tick asks for belongs to this term.
+                    self.terms = self.health.leadership.standing().terms;
+                }
+                info!(
+                    nodes = pending.nodes.len(),
+                    pods = pending.pods.len(),
+                    events = pending.events.len(),
+                    samples = pending.samples.len(),
+                    "begin"
+                );
+                let state = self.state.insert(State::rebuild(now, &pending, &self.policy));
+                reconcile(now, state, &Delta::default(), &self.policy)
+            }
+        };
+        self.due = Instant::now() + outcome.wake.since(now);
+        let report = &outcome.report;
+        if report.samples_ahead > 0 || report.samples_unplaced > 0 {
+            debug!(
+                ahead = report.samples_ahead,
+                unplaced = report.samples_unplaced,
+                "samples not used"
+            );
+        }
+        self.metrics.tick(now, began.elapsed(), &outcome.view);
+        outputs.view.send_replace(Arc::new(outcome.view));
+        self.health.ticked();
+        self.hand_over(outcome.effects, outputs);
+    }
+
+    /// Only a leader's effects go on; another replica's are dropped, and decided anew when it
+    /// becomes the leader.
+    fn hand_over(&mut self, effects: Vec<Effect>, outputs: &Outputs) {
+        if self.health.leadership.may_write().is_none() {
+            return;
+        }
+        for effect in effects {
+            if outputs.effects.try_send(effect).is_err() {
+                self.metrics.effect_dropped();
+                warn!("effect dropped: too many wait for their turn; it is decided again");
+            }
+        }
+    }
+}
