@@ -3,4 +3,5 @@
 #![allow(missing_docs, reason = "a test binary has no users of its items")]
 
 mod control_plane;
+mod controller;
 mod prometheus;

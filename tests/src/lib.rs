@@ -14,6 +14,9 @@
 
 pub mod certificates;
 pub mod control_plane;
+pub mod controller;
+pub mod exporter;
+pub mod http;
 pub mod manifests;
 pub mod port;
 pub mod process;
