@@ -14,6 +14,7 @@
 mod api;
 pub mod catalog;
 mod chance;
+mod compare;
 mod curve;
 mod exporter;
 mod faults;
@@ -29,6 +30,7 @@ mod world;
 
 pub use api::{EVENT_TTL, StoredEvent};
 pub use chance::Chance;
+pub use compare::{Comparison, Mistake, compare};
 pub use curve::{Curve, Load};
 pub use faults::Faults;
 pub use node::REGION;

@@ -108,6 +108,11 @@ pub enum TraceFault {
         /// The most that it may be.
         limit: u64,
     },
+    /// A name that Kubernetes would not take.
+    Name {
+        /// What it is, at most 40 characters of it.
+        found: String,
+    },
     /// A pod is deleted before it is created.
     EndsBeforeStart {
         /// Its name.
@@ -130,6 +135,9 @@ impl fmt::Display for TraceError {
             TraceFault::Number { column, found, limit } => {
                 write!(f, "`{column}` is `{found}`, not a whole number of at most {limit}")
             }
+            TraceFault::Name { found } => {
+                write!(f, "`{found}` is no name of lower-case letters, digits, `-` and `.`")
+            }
             TraceFault::EndsBeforeStart { pod } => {
                 write!(f, "pod `{pod}` is deleted before it is created")
             }
@@ -151,7 +159,7 @@ pub fn parse_nodes(text: &str) -> Result<Vec<TraceNode>, TraceError> {
     let mut nodes = Vec::new();
     for row in table.rows() {
         let node = TraceNode {
-            name: row.field(name)?.to_owned(),
+            name: row.name(name)?,
             // A million cores: no machine comes near.
             cpu_milli: row.number(cpu, 1_000_000_000)?,
             memory_mib: row.number(memory, MIB_MAX)?,
@@ -180,7 +188,7 @@ pub fn parse_pods(text: &str) -> Result<Vec<TracePod>, TraceError> {
         let models = row.optional(models.map(|at| Column { name: "gpu_spec", at }));
         let models = models.unwrap_or_default().split('|').filter(|model| !model.is_empty());
         let pod = TracePod {
-            name: row.field(name)?.to_owned(),
+            name: row.name(name)?,
             gpus: row.count(gpus, GPUS_MAX)?,
             gpu_milli: row.count(milli, 1_000)?,
             models: models.map(str::to_owned).collect(),
@@ -436,6 +444,17 @@ impl<'a> Row<'a> {
         self.optional(Some(column)).ok_or(TraceError { line: self.line, fault })
     }
 
+    /// Names become those of objects and labels, so that they are checked as such.
+    fn name(&self, column: Column) -> Result<String, TraceError> {
+        let found = self.field(column)?;
+        let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
+        if found.len() <= 253 && found.chars().all(allowed) {
+            return Ok(found.to_owned());
+        }
+        let found = found.chars().take(40).collect();
+        Err(TraceError { line: self.line, fault: TraceFault::Name { found } })
+    }
+
     fn number(&self, column: Column, limit: u64) -> Result<u64, TraceError> {
         let found = self.field(column)?;
         found.parse().ok().filter(|number| *number <= limit).ok_or_else(|| {
@@ -455,7 +474,7 @@ impl<'a> Row<'a> {
         const LIMIT: u64 = 100 * 366 * 86_400;
         let (created, deleted) = (self.number(pair.0, LIMIT)?, self.number(pair.1, LIMIT)?);
         if deleted < created {
-            let fault = TraceFault::EndsBeforeStart { pod: self.field(name)?.to_owned() };
+            let fault = TraceFault::EndsBeforeStart { pod: self.name(name)? };
             return Err(TraceError { line: self.line, fault });
         }
         Ok((created, deleted))
@@ -510,6 +529,7 @@ mod tests {
             ("H\nn0,1\n", "line 2: column `memory_mib` is missing"),
             ("H\nn0,1,-1,2,T4\n", "line 2: `memory_mib` is `-1`"),
             ("H\nn0,1,99999999999999999999,2,T4\n", "line 2: `memory_mib` is"),
+            ("H\nn\"0,1,1,1,T4\n", "line 2: `n\"0` is no name"),
             ("H\nn0,1,1,0,\n", "line 1: no line of the file has a GPU"),
         ];
         for (text, expected) in cases {

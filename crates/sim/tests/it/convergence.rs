@@ -1,14 +1,12 @@
 //! Faults first, then healing, then what was found must be what is so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gpu_autoscaler_model::{
-    Change, Delta, Finding, FindingKind, ObjectKey, Timestamp, Uid, UnknownGpus,
-};
+use gpu_autoscaler_model::{Change, Delta, Finding, FindingKind, Timestamp, Uid, UnknownGpus};
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
 use gpu_autoscaler_sim::{
-    Driver, Faults, Load, PodTruth, Rule, TrueUse, Workload, World, WorldSpec, mixed_cluster,
+    Driver, Faults, Rule, TrueUse, Workload, World, WorldSpec, compare, mixed_cluster,
 };
 
 fn world(seed: u64, gpus: u32, faults: Faults) -> World {
@@ -30,49 +28,6 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-/// What is wrong with the findings and unknowns of `driver`, by the truth.
-fn mistakes(driver: &Driver) -> Vec<String> {
-    let truth = driver.world.truth(&Rule::PUBLISHED);
-    let view = driver.view();
-    let found: BTreeMap<&Uid, &Finding> =
-        view.findings.iter().map(|finding| (&finding.pod_uid, finding)).collect();
-    let unknown: BTreeSet<&ObjectKey> = view.unknown.iter().flat_map(|one| &one.pod).collect();
-    let mut mistakes = Vec::new();
-    for pod in &truth.pods {
-        let finding = found.get(&pod.uid).copied();
-        let listed = unknown.contains(&pod.pod);
-        let wrong = match pod.use_ {
-            TrueUse::Pending | TrueUse::Young | TrueUse::Busy => finding.is_some(),
-            TrueUse::Unknown => finding.is_some() || !listed,
-            TrueUse::Idle => finding.is_none_or(|f| f.kind != FindingKind::Idle),
-            TrueUse::Underutilized => !is_underutilized(pod, finding),
-            TrueUse::Borderline => false,
-        };
-        if wrong {
-            mistakes.push(format!("{pod:?}: found {finding:?}, listed as unknown: {listed}"));
-        }
-    }
-    for (node, gpus) in &truth.unmeasured {
-        let listed: u32 = view.unknown.iter().filter(|u| u.node == *node).map(|u| u.count).sum();
-        if listed != *gpus {
-            mistakes.push(format!("node {node}: {listed} of {gpus} GPUs listed as unknown"));
-        }
-    }
-    let uids: BTreeSet<&Uid> = truth.pods.iter().map(|pod| &pod.uid).collect();
-    for finding in view.findings.iter().filter(|finding| !uids.contains(&finding.pod_uid)) {
-        mistakes.push(format!("a pod that is gone: {finding:?}"));
-    }
-    mistakes
-}
-
-fn is_underutilized(pod: &PodTruth, finding: Option<&Finding>) -> bool {
-    finding.is_some_and(|finding| match finding.kind {
-        FindingKind::Underutilized => true,
-        // A counter that looks at one second in thirty can miss every burst of ten minutes.
-        FindingKind::Idle => pod.load == Load::FivePercent,
-    })
-}
-
 #[test]
 fn after_faults_and_healing_the_findings_are_the_truth() {
     for seed in seeds(40) {
@@ -81,9 +36,11 @@ fn after_faults_and_healing_the_findings_are_the_truth() {
         driver.run(faulty);
         driver.world.heal();
         driver.run(faulty.after(Duration::from_secs(20 * 60)));
-        let mistakes = mistakes(&driver);
-        assert!(mistakes.is_empty(), "SEED={seed}: {}", mistakes.join("\n"));
-        assert!(driver.view().findings.len() > 5, "SEED={seed}: nothing much was found");
+        let result = compare(&driver.world.truth(&Rule::PUBLISHED), driver.view());
+        let mistakes: Vec<String> = result.mistakes.iter().map(ToString::to_string).collect();
+        assert!(mistakes.is_empty(), "SEED={seed}:\n{}", mistakes.join("\n"));
+        assert!(result.wasteful > 5, "SEED={seed}: {result:?}");
+        assert!(result.innocent > 5, "SEED={seed}: {result:?}");
     }
 }
 

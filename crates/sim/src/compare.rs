@@ -1,0 +1,143 @@
+//! What was found, held against what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use gpu_autoscaler_model::{Finding, FindingKind, NodeName, ObjectKey, Uid, View};
+use serde::Serialize;
+
+use crate::curve::Load;
+use crate::truth::{PodTruth, TrueUse, Truth};
+
+/// How well a view agrees with the truth.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// Pods that waste GPUs beyond doubt.
+    pub wasteful: u32,
+    /// Those of them that were found.
+    pub found: u32,
+    /// Pods that may not be accused: busy, young or not knowable.
+    pub innocent: u32,
+    /// Those of them that were accused.
+    pub accused: u32,
+    /// Pods whose use cannot be known.
+    pub unknowable: u32,
+    /// Those of them that are listed as unknown.
+    pub listed: u32,
+    /// Everything that is wrong.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// One disagreement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "mistake")]
+pub enum Mistake {
+    /// Waste that was not found, or found as another kind.
+    Missed {
+        /// What is so.
+        truth: PodTruth,
+    },
+    /// A finding about a pod that may not be accused.
+    Accused {
+        /// What is so.
+        truth: PodTruth,
+    },
+    /// A pod whose use cannot be known and that is not listed.
+    NotListed {
+        /// What is so.
+        truth: PodTruth,
+    },
+    /// A finding about a pod that is gone.
+    Ghost {
+        /// The pod.
+        pod: ObjectKey,
+    },
+    /// A node that nobody measures, of whose GPUs not all are listed as unknown.
+    NodeNotListed {
+        /// The node.
+        node: NodeName,
+        /// How many are listed.
+        listed: u32,
+        /// How many there are.
+        gpus: u32,
+    },
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let so = |f: &mut fmt::Formatter<'_>, what: &str, truth: &PodTruth| {
+            let node = truth.node.as_ref().map_or("no node", |node| node.as_str());
+            write!(f, "{what}: {} on {node} is {:?} ", truth.pod, truth.use_)?;
+            write!(f, "({:?}, mean {:?})", truth.load, truth.activity_mean)
+        };
+        match self {
+            Self::Missed { truth } => so(f, "missed", truth),
+            Self::Accused { truth } => so(f, "accused", truth),
+            Self::NotListed { truth } => so(f, "not listed as unknown", truth),
+            Self::Ghost { pod } => write!(f, "accused: {pod} is gone"),
+            Self::NodeNotListed { node, listed, gpus } => {
+                write!(f, "node {node}: {listed} of {gpus} GPUs listed as unknown")
+            }
+        }
+    }
+}
+
+/// Compares findings and unknowns with the truth of the same instant.
+pub fn compare(truth: &Truth, view: &View) -> Comparison {
+    let findings: BTreeMap<&Uid, &Finding> =
+        view.findings.iter().map(|finding| (&finding.pod_uid, finding)).collect();
+    let unknown: BTreeSet<&ObjectKey> = view.unknown.iter().flat_map(|one| &one.pod).collect();
+    let mut result = Comparison::default();
+    for pod in &truth.pods {
+        let finding = findings.get(&pod.uid).copied();
+        match pod.use_ {
+            TrueUse::Borderline => {}
+            TrueUse::Idle | TrueUse::Underutilized => {
+                result.wasteful += 1;
+                if finding.is_some_and(|finding| is_right(pod, finding.kind)) {
+                    result.found += 1;
+                } else {
+                    result.mistakes.push(Mistake::Missed { truth: pod.clone() });
+                }
+            }
+            TrueUse::Pending | TrueUse::Young | TrueUse::Busy | TrueUse::Unknown => {
+                result.innocent += 1;
+                if finding.is_some() {
+                    result.accused += 1;
+                    result.mistakes.push(Mistake::Accused { truth: pod.clone() });
+                }
+            }
+        }
+        if pod.use_ == TrueUse::Unknown {
+            result.unknowable += 1;
+            if unknown.contains(&pod.pod) {
+                result.listed += 1;
+            } else {
+                result.mistakes.push(Mistake::NotListed { truth: pod.clone() });
+            }
+        }
+    }
+    for (node, gpus) in &truth.unmeasured {
+        let listed = view.unknown.iter().filter(|one| one.node == *node);
+        let listed = listed.map(|one| one.count).fold(0, u32::saturating_add);
+        if listed != *gpus {
+            let (node, gpus) = (node.clone(), *gpus);
+            result.mistakes.push(Mistake::NodeNotListed { node, listed, gpus });
+        }
+    }
+    let here: BTreeSet<&Uid> = truth.pods.iter().map(|pod| &pod.uid).collect();
+    let gone = view.findings.iter().filter(|finding| !here.contains(&finding.pod_uid));
+    result.mistakes.extend(gone.map(|finding| Mistake::Ghost { pod: finding.pod.clone() }));
+    result
+}
+
+fn is_right(pod: &PodTruth, kind: FindingKind) -> bool {
+    match (pod.use_, kind) {
+        (TrueUse::Idle, FindingKind::Idle) => true,
+        (TrueUse::Underutilized, FindingKind::Underutilized) => true,
+        // A counter that looks at one second in thirty can miss every burst of ten minutes.
+        (TrueUse::Underutilized, FindingKind::Idle) => pod.load == Load::FivePercent,
+        _ => false,
+    }
+}
