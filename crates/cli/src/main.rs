@@ -4,6 +4,7 @@
 //! same functions as the controller.
 
 mod convert;
+mod demo;
 mod exit;
 mod fleet_table;
 mod input;
@@ -34,6 +35,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a simulated cluster and show what is found in it; no cluster is needed.
+    Demo(demo::DemoArgs),
     /// Judge a dump of a cluster without touching the cluster.
     Plan(plan::PlanArgs),
     /// Show what a running controller sees.
@@ -48,6 +51,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Lint(args) => lint::run(&args),

@@ -7,3 +7,4 @@
 //! - No decision and no arithmetic: those are `gpu_autoscaler_reconciler`'s.
 
 pub mod api;
+pub mod page;

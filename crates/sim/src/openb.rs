@@ -5,8 +5,9 @@
 //! scheduled_time`, in seconds.
 //!
 //! # How the trace becomes a world
-//! - The cluster is a part of the trace's: every k-th node, until it has the wanted number of
-//!   GPUs, and each pod with the same probability, so that the load per GPU stays.
+//! - The cluster is a part of the trace's: every k-th node, so that it has about the wanted number
+//!   of GPUs. All pods run on it: the list is a sample of a month, and all its pods together
+//!   never hold more than 71 GPUs at a time, of 6,212.
 //! - A machine of the price table stands in only where model and number of GPUs are the same. The
 //!   models `G2` and `G3` are anonymous in the trace: they have no instance type, no price, and
 //!   24 GiB of framebuffer, which the trace does not tell.
@@ -15,7 +16,8 @@
 //! - Pods of quality of service `LS` (latency-sensitive) behave as services, all others as batch
 //!   work. What they do with their GPUs is drawn: the trace does not tell.
 //! - Time starts when a tenth of the pods have been created; whoever runs then runs at the start.
-//!   Without times, pods come at random over seven days.
+//!   Without times, pods come at random over seven days, as many of them as keep four fifths of
+//!   the GPUs busy.
 //! - Pods without GPUs are left out.
 
 use std::fmt;
@@ -211,25 +213,11 @@ pub fn world(
     faults: Faults,
 ) -> WorldSpec {
     let nodes = choose_nodes(seed, nodes, gpus);
-    let chosen: u32 = nodes.chosen.iter().map(|node| node.shape.gpus).sum();
-    // Of a cluster without GPUs nothing is taken; the reader refuses such a list.
-    let part = f64::from(chosen) / f64::from(nodes.gpus_in_all.max(1));
-    let arrivals = choose_pods(seed, pods, part, &nodes.chosen);
-    WorldSpec {
-        seed,
-        start,
-        nodes: nodes.chosen,
-        workload: Workload::Listed(arrivals.into()),
-        faults,
-    }
+    let arrivals = arrivals(seed, pods, &nodes);
+    WorldSpec { seed, start, nodes, workload: Workload::Listed(arrivals.into()), faults }
 }
 
-struct ChosenNodes {
-    chosen: Vec<NodeSpec>,
-    gpus_in_all: u32,
-}
-
-fn choose_nodes(seed: u64, nodes: &[TraceNode], gpus: u32) -> ChosenNodes {
+fn choose_nodes(seed: u64, nodes: &[TraceNode], gpus: u32) -> Vec<NodeSpec> {
     let mut chance = Chance::stream(seed, "openb/nodes");
     let all: Vec<&TraceNode> = nodes.iter().filter(|node| node.gpus > 0).collect();
     let gpus_in_all: u32 = all.iter().map(|node| node.gpus).fold(0, u32::saturating_add);
@@ -241,7 +229,7 @@ fn choose_nodes(seed: u64, nodes: &[TraceNode], gpus: u32) -> ChosenNodes {
         chosen.push(node_spec(node, &mut chance));
         at += stride;
     }
-    ChosenNodes { chosen, gpus_in_all }
+    chosen
 }
 
 fn node_spec(node: &TraceNode, chance: &mut Chance) -> NodeSpec {
@@ -317,37 +305,49 @@ const BATCH: [(f64, Load); 5] = [
     (10.0, Load::IdleNotebook),
 ];
 
-fn choose_pods(seed: u64, pods: &[TracePod], part: f64, nodes: &[NodeSpec]) -> Vec<Arrival> {
-    let mut chance = Chance::stream(seed, "openb/pods");
+/// Seven days: how long pods of a list without times keep coming.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+fn arrivals(seed: u64, pods: &[TracePod], nodes: &[NodeSpec]) -> Vec<Arrival> {
     let mut creations: Vec<u64> =
         pods.iter().filter_map(|pod| pod.lives.map(|(created, _)| created)).collect();
     creations.sort_unstable();
     let first = creations.get(creations.len() / 10).copied().unwrap_or(0);
     let models: Vec<GpuModel> =
         nodes.iter().filter_map(|node| GpuModel::parse(node.shape.product)).collect();
+    let mut chance = Chance::stream(seed, "openb/pods");
     let mut arrivals = Vec::new();
     for pod in pods.iter().filter(|pod| pod.gpus > 0) {
-        let mut own = Chance::stream(chance.bits(), &pod.name);
-        if !own.happens(part) {
-            continue;
-        }
+        // A stream of its own, so that a pod is the same whatever else is in the list.
+        let mut own = Chance::stream(seed, &pod.name);
         let job = job(pod, &models, &mut own);
-        let (at, age, life) = match pod.lives {
-            Some((_, deleted)) if deleted <= first => continue,
-            Some((created, deleted)) => (
-                Duration::from_secs(created.saturating_sub(first)),
-                Duration::from_secs(first.saturating_sub(created)),
-                Duration::from_secs(deleted - created),
-            ),
+        match pod.lives {
+            Some((_, deleted)) if deleted <= first => {}
+            Some((created, deleted)) => arrivals.push(Arrival {
+                at: Duration::from_secs(created.saturating_sub(first)),
+                age: Duration::from_secs(first.saturating_sub(created)),
+                job: Job { life: Duration::from_secs(deleted - created), ..job },
+            }),
             None => {
-                let week = Duration::from_secs(7 * 86_400);
-                (own.span(Duration::ZERO, week), Duration::ZERO, job.life)
+                let at = chance.span(Duration::ZERO, WEEK);
+                arrivals.push(Arrival { at, age: Duration::ZERO, job });
             }
-        };
-        arrivals.push(Arrival { at, age, job: Job { life, ..job } });
+        }
+    }
+    if creations.is_empty() {
+        thin(&mut arrivals, nodes, &mut chance);
     }
     arrivals.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.job.name.cmp(&b.job.name)));
     arrivals
+}
+
+/// Keeps as many pods as hold four fifths of the GPUs over the week.
+fn thin(arrivals: &mut Vec<Arrival>, nodes: &[NodeSpec], chance: &mut Chance) {
+    let gpus: f64 = nodes.iter().map(|node| f64::from(node.shape.gpus)).sum();
+    let held = |arrival: &Arrival| f64::from(arrival.job.count) * arrival.job.life.as_secs_f64();
+    let asked: f64 = arrivals.iter().map(held).sum();
+    let keep = 0.8 * gpus * WEEK.as_secs_f64() / asked.max(1.0);
+    arrivals.retain(|_| chance.happens(keep));
 }
 
 fn job(pod: &TracePod, known: &[GpuModel], chance: &mut Chance) -> Job {
@@ -551,10 +551,10 @@ mod tests {
         let nodes = parse_nodes(&text).expect("well-formed");
         for seed in 0..20 {
             let chosen = choose_nodes(seed, &nodes, 150);
-            let gpus: u32 = chosen.chosen.iter().map(|node| node.shape.gpus).sum();
+            let gpus: u32 = chosen.iter().map(|node| node.shape.gpus).sum();
             assert!((120..=180).contains(&gpus), "seed={seed}: {gpus}");
         }
-        let all = choose_nodes(1, &nodes, u32::MAX).chosen.len();
+        let all = choose_nodes(1, &nodes, u32::MAX).len();
         assert_eq!(all, 1_200, "asking for more than there is takes everything");
     }
 }

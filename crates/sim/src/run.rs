@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Action, Delta, EffectId, FindingKind, Money, Rate, Reason, ReceiptResult, Timestamp, Uid, View,
+    Action, Delta, EffectId, FindingKind, GpuMillis, Money, Rate, Reason, ReceiptResult, Timestamp,
+    Uid, View,
 };
 use gpu_autoscaler_reconciler::{Outcome, Policy, State, reconcile};
 
@@ -61,6 +62,8 @@ pub struct Tally {
 pub struct Standing {
     /// Milliseconds, as judged.
     pub millis: u64,
+    /// The same, times the devices that the pod held.
+    pub held: GpuMillis,
     /// What the reclaimable share cost meanwhile; `None` where the price is not known.
     pub saving: Option<Money>,
 }
@@ -204,7 +207,7 @@ impl Driver {
         }
         if outcome.view.judged != judged_before {
             tally.judge(&outcome.view, judged_before);
-            let _ = write!(decided, "{:?}{:?}", outcome.view.findings, outcome.view.unknown);
+            note_judgement(&mut decided, &outcome.view);
         }
         if !decided.is_empty() {
             tally.digest = EffectId::of(&[&tally.digest.to_string(), &decided]);
@@ -224,8 +227,23 @@ impl Tally {
             let key = (finding.pod_uid.clone(), finding.kind);
             let standing = self.findings.entry(key).or_default();
             standing.millis = standing.millis.saturating_add(millis);
+            let devices = finding.devices.len() as u128;
+            standing.held += GpuMillis::new(u128::from(millis) * devices);
             add(&mut standing.saving, finding.saving, millis);
         }
+    }
+}
+
+/// Writes down what was judged: every finding with its numbers, every unknown with its reason.
+fn note_judgement(decided: &mut String, view: &View) {
+    for finding in view.findings.iter() {
+        let mean = finding.usage.activity_mean.as_ppm();
+        let saving = finding.saving.map_or(-1, |rate| rate.hourly().as_nanos());
+        let _ = write!(decided, "{}{}{mean},{saving};", finding.pod_uid, finding.kind.as_str());
+    }
+    for unknown in view.unknown.iter() {
+        let (node, why) = (&unknown.node, unknown.why.as_str());
+        let _ = write!(decided, "{node}{}{:?}{why};", unknown.count, unknown.pod);
     }
 }
 
