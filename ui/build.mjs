@@ -1,11 +1,14 @@
 // Bundles src/ into dist/, which is committed: building the programs needs no Node.
+//
+// An argument names another folder than dist/.
 import { build } from "esbuild";
 import { copyFile, mkdir } from "node:fs/promises";
 
-await mkdir("dist", { recursive: true });
+const out = process.argv[2] ?? "dist";
+await mkdir(out, { recursive: true });
 await build({
   entryPoints: { app: "src/main.tsx" },
-  outdir: "dist",
+  outdir: out,
   bundle: true,
   minify: true,
   format: "iife",
@@ -14,6 +17,6 @@ await build({
   jsxImportSource: "preact",
   legalComments: "none",
 });
-await build({ entryPoints: ["src/app.css"], outdir: "dist", minify: true, target: "es2022" });
-await copyFile("src/index.html", "dist/index.html");
-await copyFile("src/icon.svg", "dist/icon.svg");
+await build({ entryPoints: ["src/app.css"], outdir: out, minify: true, target: "es2022" });
+await copyFile("src/index.html", `${out}/index.html`);
+await copyFile("src/icon.svg", `${out}/icon.svg`);

@@ -59,6 +59,7 @@ export function fleet(status: Status): FleetNode[] {
       unknown: whyUnknown(device, pods, status.at),
     });
   }
+  markShared(nodes, status);
   const measured = new Set(nodes.keys());
   for (const unknown of status.unknown) {
     // Of a measured node, what pods hold has a cell already.
@@ -87,11 +88,23 @@ function whyUnknown(
     return `last measured at ${device.at}`;
   }
   if (device.activity === null) return "the exporter has no compute counter";
-  for (const holder of device.holders) {
-    const unknown = pods.get(holder);
-    if (unknown) return unknown.message;
+  // Of a shared GPU one known part is enough: its own reading is of the whole GPU.
+  const [first] = device.holders;
+  if (first === undefined || !device.holders.every((holder) => pods.has(holder))) return null;
+  return pods.get(first)?.message ?? null;
+}
+
+/** GPUs of which nobody can say which of a node's pods they serve: they are not free. */
+function markShared(nodes: Map<string, FleetNode>, status: Status): void {
+  const shown = new Set(status.devices.flatMap((device) => device.holders));
+  for (const unknown of status.unknown) {
+    if (unknown.reason !== "SharedWithoutProcesses" || shown.has(podName(unknown))) continue;
+    for (const gpu of nodes.get(unknown.node)?.gpus ?? []) {
+      for (const cell of gpu.cells) {
+        if (cell.device?.holders.length === 0) cell.unknown ??= unknown.message;
+      }
+    }
   }
-  return null;
 }
 
 /** Compute slices in a device such as `GPU-…/5 (2g.10gb)`. */

@@ -61,3 +61,29 @@ fn response(asset: &'static Asset) -> impl IntoResponse {
     ];
     (headers, asset.body)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_file_that_the_page_names_is_served_under_the_policy() {
+        let html = std::str::from_utf8(ASSETS[0].body).expect("the page is UTF-8");
+        let named = html.split(['"', '\'']).filter(|text| text.starts_with("app."));
+        let mut paths: Vec<String> = named.map(|file| format!("/{file}")).collect();
+        paths.extend(["/".to_owned(), "/icon.svg".to_owned()]);
+        assert_eq!(paths.len(), 4);
+        for path in paths {
+            let request = Request::get(&path).body(Body::empty()).expect("a request");
+            let answer = router().oneshot(request).await.expect("infallible");
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+            let policy = &answer.headers()[header::CONTENT_SECURITY_POLICY];
+            assert!(policy.to_str().is_ok_and(|text| text.starts_with("default-src 'none'")));
+        }
+        assert!(!html.contains("<style") && !html.contains("style="), "the policy forbids it");
+    }
+}
