@@ -160,24 +160,32 @@ const ROUND: [Kind; 31] = {
 /// A mixed cluster of at least `gpus` GPUs: several models, MIG, time-slicing with and without
 /// lines per pod, an instance type without a list price, and a node that nobody measures.
 pub fn mixed_cluster(seed: u64, gpus: u32) -> Vec<NodeSpec> {
-    let mut chance = Chance::stream(seed, "cluster");
-    let mut nodes = Vec::new();
     let mut count = 0;
-    for kind in ROUND.iter().cycle() {
-        if count >= gpus {
-            break;
-        }
+    let enough = ROUND.iter().cycle().take_while(|kind| {
+        let missing = count < gpus;
         count += kind.shape.gpus;
-        let counter = kind.counter;
-        nodes.push(NodeSpec {
-            name: node_name(&kind.shape, nodes.len()),
+        missing
+    });
+    build(seed, enough)
+}
+
+/// The same by number of nodes.
+pub(crate) fn kinds(seed: u64, nodes: usize) -> Vec<NodeSpec> {
+    build(seed, ROUND.iter().cycle().take(nodes))
+}
+
+fn build<'k>(seed: u64, kinds: impl Iterator<Item = &'k Kind>) -> Vec<NodeSpec> {
+    let mut chance = Chance::stream(seed, "cluster");
+    kinds
+        .enumerate()
+        .map(|(index, kind)| NodeSpec {
+            name: node_name(&kind.shape, index),
             shape: kind.shape,
             layout: kind.layout,
-            exporter: counter.map(|c| draw_exporter(c, kind.virtual_gpus, &mut chance)),
+            exporter: kind.counter.map(|c| draw_exporter(c, kind.virtual_gpus, &mut chance)),
             capacity_type: kind.capacity_type,
-        });
-    }
-    nodes
+        })
+        .collect()
 }
 
 /// A name such as `p4d-07`.

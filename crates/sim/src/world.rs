@@ -209,6 +209,26 @@ impl World {
         }
     }
 
+    /// The exporter of `node` dies now, and stays dead until the world heals.
+    pub fn kill_exporter(&mut self, node: &NodeName) {
+        let found = self.nodes.iter_mut().find(|one| one.object.name == *node);
+        if let Some(found) = found {
+            found.dead_since.get_or_insert(self.now);
+        }
+    }
+
+    /// Gives a pod the uid that a real API server gave its twin there, as exporters name it.
+    pub fn give_uid(&mut self, pod: &ObjectKey, uid: Uid) {
+        if let Some(found) = self.pods.values_mut().find(|one| one.key == *pod) {
+            found.uid = uid;
+        }
+    }
+
+    /// The exporter of each node, `None` where there is none.
+    pub fn exporters(&self) -> impl Iterator<Item = (&NodeName, Option<&ExporterSpec>)> {
+        self.nodes.iter().map(|node| (&node.object.name, node.spec.exporter.as_ref()))
+    }
+
     /// What is so, judged by `rule`.
     pub fn truth(&self, rule: &Rule) -> Truth {
         let active = self

@@ -3,6 +3,9 @@
 //! GPUs are fake; processes, kills, signals, control groups and users are real. A test that needs
 //! root or a service manager says so and is left out where there is none.
 
+// What fails to start or to be read here fails the test, with the place that says so.
+#![allow(clippy::unwrap_used)]
+
 mod behaviour;
 mod faults;
 mod guards;

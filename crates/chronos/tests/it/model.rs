@@ -36,7 +36,6 @@ enum Fault {
 #[derive(Clone, Debug)]
 struct Process {
     id: ProcessId,
-    uid: u32,
     /// The lease whose tree it belongs to, which is the truth that signals are held to.
     tree: Option<LeaseId>,
     ignores_term: bool,
@@ -118,7 +117,7 @@ impl Machine {
     }
 
     /// A new process under a number that may have belonged to another one.
-    fn spawn(&mut self, uid: u32, tree: Option<LeaseId>) -> ProcessId {
+    fn spawn(&mut self, tree: Option<LeaseId>) -> ProcessId {
         loop {
             let pid = 1 + self.chance.below(PIDS) as u32;
             if self.processes.contains_key(&pid) && self.processes.len() < PIDS as usize {
@@ -127,7 +126,7 @@ impl Machine {
             self.starts += 1;
             let id = ProcessId { pid, start: self.starts, namespace: 1 };
             let ignores_term = self.chance.once_in(2);
-            let process = Process { id: id.clone(), uid, tree, ignores_term, stopped: false };
+            let process = Process { id: id.clone(), tree, ignores_term, stopped: false };
             self.processes.insert(pid, process);
             return id;
         }
@@ -445,7 +444,7 @@ impl Run {
     }
 
     fn caller(&self, uid: u32) -> Caller {
-        let process = self.machine.borrow_mut().spawn(uid, None);
+        let process = self.machine.borrow_mut().spawn(None);
         Caller { owner: Owner { uid, user: format!("u{uid}") }, groups: Vec::new(), process }
     }
 
@@ -519,7 +518,7 @@ impl Run {
             }
             (6 | 7, Some(lease)) => {
                 let caller = self.caller(lease.owner.uid);
-                let process = self.machine.borrow_mut().spawn(lease.owner.uid, None);
+                let process = self.machine.borrow_mut().spawn(None);
                 let uid = lease.owner.uid;
                 engine.attach(&caller, &lease.id, &process, uid).map(|_| ())
             }
