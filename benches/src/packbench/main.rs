@@ -1,16 +1,15 @@
 //! Packing quality on the openb trace: how much of the GPUs is allocated at each load.
 
-mod replay;
 mod table;
-mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use benches::replay::{Case, Knowledge, capacity_milli, mean};
+use benches::trace;
 use clap::Parser;
 use gpu_autoscaler_planner::strategy::Strategy;
-use replay::{Case, Knowledge, capacity_milli, mean};
 
 /// Replays arrivals on a fleet and prints the allocation at each load.
 #[derive(Parser)]

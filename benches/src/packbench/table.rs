@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use gpu_autoscaler_planner::strategy::Strategy;
 
-use crate::replay::{Case, Knowledge, LOAD_MAX, capacity_milli, mean};
-use crate::trace;
+use benches::replay::{Case, Knowledge, LOAD_MAX, capacity_milli, mean};
+use benches::trace;
 
 /// Loads at which the strategies are compared.
 const LOADS: std::ops::RangeInclusive<usize> = 50..=LOAD_MAX;

@@ -165,7 +165,7 @@ impl Actor {
             machine.exit_one();
         }
         if machine.chance.once_in(100) {
-            machine.spawn(2_000, None);
+            machine.spawn(None);
         }
         drop(machine);
         match &mut self.fuse {

@@ -12,14 +12,17 @@
 //! Nothing here is fitted to a trace: every number follows from the distribution of requests and
 //! from what is free.
 
+pub mod instances;
 pub mod patterns;
 pub mod prices;
+mod solver;
 
 use std::collections::BTreeMap;
 
 use crate::demand::Demand;
-use crate::fleet::{Devices, Fleet, Gpu, Node, Sharing};
+use crate::fleet::{Devices, Fleet, Gpu, Node, Sharing, positions};
 use crate::request::{GpuRequest, Request};
+use instances::InstanceLosses;
 use patterns::{HOLE_MAX, ShareSize, hole_waste};
 use prices::{MICRO_PER_MILLI, NodeSurvey, ScarceDemand};
 
@@ -40,14 +43,18 @@ pub struct Outlook {
     hole_waste: Vec<f64>,
     /// What of a hole of each size the very next request is expected to leave unusable.
     next_waste: Vec<f64>,
+    /// The same for what MIG instances leave, by geometry.
+    instances: Vec<InstanceLosses>,
     /// What not every GPU can serve.
     pub scarce: ScarceDemand,
 }
 
-/// What a node has lost, in thousandths of a GPU.
+/// What GPUs have lost, in thousandths of a GPU.
 #[derive(Clone, Copy, Debug, Default)]
-struct Loss {
+pub struct Loss {
+    /// In the long run.
     holes: f64,
+    /// At the very next request.
     next: f64,
 }
 
@@ -85,6 +92,7 @@ impl Outlook {
             cpu_per_milli: ratio(cpu),
             memory_per_milli: ratio(memory),
             next_waste: next_waste(&sizes, demand.len()),
+            instances: InstanceLosses::of_all(demand, fleet),
             scarce: ScarceDemand::new(demand, fleet, &worth),
             hole_waste,
         }
@@ -97,15 +105,13 @@ impl Outlook {
             before.add(self.gpu_loss(gpu));
         }
         let mut after = before;
-        if let Devices::Share { gpu, compute_milli, memory_mib } = devices {
-            let mut gpu = node.gpus[usize::from(gpu)].clone();
-            after.subtract(self.gpu_loss(&gpu));
-            gpu.compute_free_milli -= compute_milli;
-            gpu.memory_free_mib -= memory_mib;
-            after.add(self.gpu_loss(&gpu));
-        }
         let free = node.gpu_free_milli();
-        let free_after = free - request.gpu_milli().min(free);
+        let mut free_after = free;
+        for (gpu, now) in changed_gpus(node, devices) {
+            after.subtract(self.gpu_loss(gpu));
+            after.add(self.gpu_loss(&now));
+            free_after -= u32::from(gpu.free_milli() - now.free_milli());
+        }
         let lost = |loss: Loss, free: u32, cpu_milli: u64, memory_bytes: u64| {
             let usable = |amount: u64, per_milli: f64| {
                 if per_milli > 0.0 { amount as f64 / per_milli } else { f64::INFINITY }
@@ -149,8 +155,42 @@ impl Outlook {
             Sharing::Fraction if hole < HOLE_MAX => {
                 Loss { holes: self.hole_waste[hole], next: self.next_waste[hole] }
             }
+            Sharing::Mig(geometry) => {
+                let losses = self.instances.iter().find(|i| i.model == geometry.model);
+                losses.map_or(Loss::default(), |losses| losses.at(gpu.mig))
+            }
             _ => Loss::default(),
         }
+    }
+}
+
+/// The GPUs of `node` that a grant of `devices` changes, and what becomes of them.
+fn changed_gpus(node: &Node, devices: Devices) -> Vec<(&Gpu, Gpu)> {
+    let granted = |set: u32, grant: &dyn Fn(&mut Gpu)| {
+        let change = |position: usize| {
+            let mut gpu = node.gpus[position].clone();
+            grant(&mut gpu);
+            (&node.gpus[position], gpu)
+        };
+        positions(set).map(change).collect()
+    };
+    match devices {
+        Devices::None => Vec::new(),
+        Devices::Whole { gpus } => granted(gpus, &|gpu| {
+            gpu.compute_free_milli = 0;
+            gpu.memory_free_mib = 0;
+            gpu.replicas_free = 0;
+        }),
+        Devices::Share { gpu, compute_milli, memory_mib } => granted(1 << gpu, &|gpu| {
+            gpu.compute_free_milli -= compute_milli;
+            gpu.memory_free_mib -= memory_mib;
+        }),
+        Devices::Replicas { gpu, count } => granted(1 << gpu, &|gpu| gpu.replicas_free -= count),
+        Devices::Mig { gpu, profile, start } => granted(1 << gpu, &|gpu| {
+            if let Sharing::Mig(geometry) = gpu.sharing {
+                gpu.mig = gpu.mig.with(&geometry.profiles[usize::from(profile)], start);
+            }
+        }),
     }
 }
 

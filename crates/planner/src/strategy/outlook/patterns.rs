@@ -10,6 +10,7 @@
 //! Operations Research 9 (1961); prices as a guide for packing on line: Gupta and Radovanović,
 //! "Interior-point-based online stochastic bin packing", Operations Research 68 (2020).
 
+use super::solver::{Pattern, TOLERANCE, shadow_prices};
 use crate::fleet::WHOLE_GPU_MILLI;
 
 /// Holes are from 0 to this many thousandths of a GPU.
@@ -20,12 +21,6 @@ pub const HOLE_MAX: usize = WHOLE_GPU_MILLI as usize;
 /// A step of the solver costs the square of this, and a finer grid than 1.6 % of a GPU finds no
 /// better patterns that requests of that variety could keep to.
 const SIZES_MAX: usize = 64;
-
-/// Pivots after which the prices are taken as they are. The traces need a few dozen.
-const PIVOTS_MAX: usize = 2_000;
-
-/// A gain below this is rounding.
-const TOLERANCE: f64 = 1e-9;
 
 /// A share size, and how often it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +38,7 @@ pub struct ShareSize {
 /// `sizes` is ascending, each size once.
 pub fn hole_waste(sizes: &[ShareSize]) -> Vec<f64> {
     let sizes = on_grid(sizes);
-    let prices = shadow_prices(&sizes);
+    let prices = prices_of(&sizes);
     let worth = hole_worth(&sizes, &prices);
     let whole = f64::from(WHOLE_GPU_MILLI);
     let waste = |hole: usize| {
@@ -90,37 +85,15 @@ fn hole_worth(sizes: &[ShareSize], prices: &[f64]) -> Worth {
     Worth { value, taken }
 }
 
-/// The shadow price of each size, in GPUs, by column generation on a dense basis.
-fn shadow_prices(sizes: &[ShareSize]) -> Vec<f64> {
-    let n = sizes.len();
-    // Column `j` of the basis is a pattern; at first, as many of size `j` as fit.
-    let per_gpu = |size: &ShareSize| f64::from(WHOLE_GPU_MILLI / size.milli);
-    let mut inverse: Vec<Vec<f64>> = (0..n)
-        .map(|row| {
-            (0..n).map(|c| if c == row { 1.0 / per_gpu(&sizes[row]) } else { 0.0 }).collect()
-        })
-        .collect();
-    let mut amounts: Vec<f64> = sizes.iter().map(|size| size.weight / per_gpu(size)).collect();
-    let mut prices: Vec<f64> = sizes.iter().map(|size| 1.0 / per_gpu(size)).collect();
-    for _ in 0..PIVOTS_MAX {
-        let worth = hole_worth(sizes, &prices);
-        if worth.value[HOLE_MAX] <= 1.0 + 1e-7 {
-            break;
-        }
-        let pattern = pattern_of(&worth, sizes);
-        let entering: Vec<f64> =
-            inverse.iter().map(|row| row.iter().zip(&pattern).map(|(a, b)| a * b).sum()).collect();
-        let leaving = (0..n)
-            .filter(|&row| entering[row] > TOLERANCE)
-            .min_by(|&a, &b| (amounts[a] / entering[a]).total_cmp(&(amounts[b] / entering[b])));
-        // Patterns are bounded, so that one leaves but for rounding.
-        let Some(leaving) = leaving else { break };
-        pivot(&mut inverse, &mut amounts, &entering, leaving);
-        for (column, price) in prices.iter_mut().enumerate() {
-            *price = inverse.iter().map(|row| row[column]).sum();
-        }
-    }
-    prices
+/// The shadow price of each size, in GPUs.
+fn prices_of(sizes: &[ShareSize]) -> Vec<f64> {
+    let weights: Vec<f64> = sizes.iter().map(|size| size.weight).collect();
+    let alone: Vec<f64> =
+        sizes.iter().map(|size| f64::from(WHOLE_GPU_MILLI / size.milli)).collect();
+    shadow_prices(&weights, &alone, &|prices| {
+        let worth = hole_worth(sizes, prices);
+        Pattern { worth: worth.value[HOLE_MAX], counts: pattern_of(&worth, sizes) }
+    })
 }
 
 fn pattern_of(worth: &Worth, sizes: &[ShareSize]) -> Vec<f64> {
@@ -136,21 +109,6 @@ fn pattern_of(worth: &Worth, sizes: &[ShareSize]) -> Vec<f64> {
         }
     }
     pattern
-}
-
-fn pivot(inverse: &mut [Vec<f64>], amounts: &mut [f64], entering: &[f64], leaving: usize) {
-    let scale = entering[leaving];
-    inverse[leaving].iter_mut().for_each(|value| *value /= scale);
-    amounts[leaving] /= scale;
-    let (row, amount) = (inverse[leaving].clone(), amounts[leaving]);
-    for (index, &factor) in entering.iter().enumerate() {
-        if index != leaving && factor != 0.0 {
-            for (value, pivot) in inverse[index].iter_mut().zip(&row) {
-                *value -= factor * pivot;
-            }
-            amounts[index] -= factor * amount;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -199,7 +157,7 @@ mod tests {
             (650, 253.0),
             (810, 1078.0),
         ]);
-        let prices = shadow_prices(&demand);
+        let prices = prices_of(&demand);
         assert!(hole_worth(&demand, &prices).value[HOLE_MAX] <= 1.0 + 1e-6);
         let total: f64 = demand.iter().zip(&prices).map(|(size, price)| size.weight * price).sum();
         assert!((total - 1964.6).abs() < 0.05, "{total}");
