@@ -84,9 +84,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                 .max_buf_size(HEADER_BYTES_MAX)
                 .max_headers(64);
             let connection = server.serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
-                Ok(Err(error)) => debug!(%error, "connection ended"),
-                Ok(Ok(())) | Err(_) => {}
+            let ended = tokio::time::timeout(CONNECTION_TIME_MAX, connection).await;
+            if let Ok(Err(error)) = ended {
+                debug!(%error, "connection ended");
             }
             drop(slot);
         });

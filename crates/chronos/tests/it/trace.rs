@@ -29,6 +29,8 @@ pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
             Ok(())
         });
     }
+    // Waited for by `waitpid`, which is how a tracer hears of its stops.
+    #[allow(clippy::zombie_processes)]
     let child = command.spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let mut traced = Traced { calls: BTreeMap::new(), stops: 0, killed: false, at: None };

@@ -117,7 +117,7 @@ fn policy_holds_for_users_and_not_for_root() {
         assert_eq!(code(&output), 77, "{arguments:?}: {errors}");
         println!("policy: {arguments:?} -> {}", errors.lines().next().unwrap());
         assert!(errors.contains("exceeds the policy's"), "{errors}");
-        sandbox.ok(&[&["create"], &arguments[1..]].concat().iter().copied().collect::<Vec<_>>());
+        sandbox.ok(&[&["create"], &arguments[1..]].concat());
         let made = sandbox.book().leases().next().map(|lease| lease.id.0.clone());
         sandbox.ok(&["release", &made.unwrap()]);
     }
