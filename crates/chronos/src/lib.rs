@@ -33,3 +33,5 @@ pub mod refusal;
 pub mod size;
 pub mod wanted;
 pub mod world;
+
+pub use gpu_autoscaler_model::{Bytes, Timestamp};

@@ -9,7 +9,7 @@ mod exit;
 mod lease_commands;
 mod print;
 mod setup;
-mod views;
+pub mod views;
 
 use std::process::ExitCode;
 

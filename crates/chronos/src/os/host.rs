@@ -26,7 +26,7 @@ pub struct Host {
     settings: Settings,
     backend: Backend,
     fences: Option<Fences>,
-    lock: Option<File>,
+    lock: Option<(u32, File)>,
     journal: Option<File>,
     boot: String,
     mode: u32,
@@ -126,15 +126,17 @@ impl World for Host {
     }
 
     fn lock(&mut self) -> Result<(), Fault> {
-        if self.lock.is_none() {
-            self.lock = Some(self.runtime.file(c"lock", self.mode)?);
+        // A child of fork shares its parent's open file, and with it the lock: it opens its own.
+        let own = std::process::id();
+        if self.lock.as_ref().is_none_or(|(opener, _)| *opener != own) {
+            self.lock = Some((own, self.runtime.file(c"lock", self.mode)?));
         }
-        let file = self.lock.as_ref().expect("opened above");
+        let (_, file) = self.lock.as_ref().expect("opened above");
         directory::lock(file, &self.runtime.path_of(c"lock"))
     }
 
     fn unlock(&mut self) {
-        if let Some(file) = &self.lock {
+        if let Some((_, file)) = &self.lock {
             directory::unlock(file);
         }
     }

@@ -24,11 +24,9 @@ const PASSED: [&str; 7] = [
 
 /// Whether a service manager runs that this user may ask.
 pub fn present() -> bool {
-    if rustix::process::geteuid().is_root() {
-        // Source: sd_booted(3).
-        return Path::new("/run/systemd/system").is_dir() && user_manager().is_none();
-    }
-    user_manager().is_some()
+    // Source for root: sd_booted(3).
+    let booted = || Path::new("/run/systemd/system").is_dir();
+    user_manager().is_some() || (rustix::process::geteuid().is_root() && booted())
 }
 
 /// The socket of the user's own manager. Root uses it only where it says so, in tests.

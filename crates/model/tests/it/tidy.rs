@@ -26,6 +26,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("gpu-autoscaler-cloud", &["gpu-autoscaler-model"]),
     ("gpu-autoscaler-store", &["gpu-autoscaler-model"]),
     ("chronos", &["gpu-autoscaler-model"]),
+    ("chronos-c", &["chronos"]),
     ("chronos-cuda-shim", &[]),
     (
         "gpu-autoscaler-sim",
@@ -153,7 +154,7 @@ fn crate_folders() -> Vec<PathBuf> {
 }
 
 fn manifests() -> Vec<Manifest> {
-    let more = ["tests", "benches"].map(|name| root().join(name));
+    let more = ["tests", "benches", "bindings/c"].map(|name| root().join(name));
     let folders = crate_folders().into_iter().chain(more);
     let paths = folders.map(|folder| folder.join("Cargo.toml")).filter(|path| path.exists());
     paths.map(|path| read_manifest(&path)).collect()

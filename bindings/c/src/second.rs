@@ -1,0 +1,381 @@
+//! The second interface: what the first one cannot say, with versions and sizes.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+
+use chronos::api::{Order, Reply};
+use chronos::cli::views;
+use chronos::lease::{Binding, Choice, Lease, MemoryAsk, OnExpire, Priority, Request};
+use chronos::os::session::lease_id;
+use chronos::os::{Session, clock, supervise};
+use chronos::quantity::{Ppm, Span};
+use chronos::refusal::Refusal;
+use chronos::wanted;
+use chronos::world::World;
+use serde_json::Value;
+
+use crate::{Failure, guarded, optional, partitioner, text};
+
+/// `CHRONOS_ABI` of the header.
+const ABI: u32 = 1;
+
+/// `chronos_v1_request` of the header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Request1 {
+    struct_size: u32,
+    count: u32,
+    gpus: *const c_char,
+    memory_bytes: u64,
+    memory_ppm: u32,
+    compute_ppm: u32,
+    duration_ms: u64,
+    wait_ms: u64,
+    grace_ms: u64,
+    priority: i32,
+    on_expire: i32,
+    name: *const c_char,
+    detached: c_int,
+    reserved: c_int,
+}
+
+fn bad(message: String) -> Failure {
+    Refusal::BadInput { message, hint: "chronos_c.h says what each field may be".to_owned() }.into()
+}
+
+/// Milliseconds; 0 is `None`.
+fn millis(number: u64) -> Result<Option<Span>, Failure> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let span = number.checked_mul(1_000_000).map(Span::from_nanos).filter(|s| *s <= Span::MAX);
+    span.map(Some).ok_or_else(|| bad(format!("{number} ms are more than a year")))
+}
+
+fn part(ppm: u32) -> Result<Option<Ppm>, Failure> {
+    if ppm == 0 {
+        return Ok(None);
+    }
+    Ppm::new(ppm).map(Some).ok_or_else(|| bad(format!("{ppm} millionths are more than the whole")))
+}
+
+/// # Safety
+/// `request` is null or points to a struct of the size that it says; its strings are null or valid.
+unsafe fn read(
+    session: &mut Session,
+    request: *const Request1,
+) -> Result<(Request, Request1), Failure> {
+    // SAFETY: the first field is there in every version of the struct.
+    let size =
+        unsafe { request.cast::<u32>().as_ref() }.ok_or(Failure::new("the request is NULL"))?;
+    if (*size as usize) < std::mem::size_of::<Request1>() {
+        return Err(bad(format!("a request of {size} bytes is older than this library")));
+    }
+    // SAFETY: it is at least as long as ours.
+    let given = unsafe { *request };
+    // SAFETY: as the caller promises.
+    let (gpus, name) = unsafe { (optional(given.gpus, "gpus")?, optional(given.name, "name")?) };
+    let known = session.host().gpus()?;
+    let choice = match gpus.filter(|gpus| !gpus.is_empty()) {
+        Some(gpus) => {
+            let named = gpus.split(',').map(|gpu| wanted::gpu(gpu.trim(), &known));
+            Choice::These(named.collect::<Result<_, Refusal>>()?)
+        }
+        None => Choice::Any { count: given.count.max(1), prefer: Vec::new() },
+    };
+    let memory = match (given.memory_bytes, part(given.memory_ppm)?) {
+        (0, part) => MemoryAsk::Part(part.unwrap_or(Ppm::WHOLE)),
+        (bytes, None) => MemoryAsk::Size(chronos::Bytes::new(bytes)),
+        (_, Some(_)) => return Err(bad("memory is given twice".to_owned())),
+    };
+    let defaults = wanted::Defaults::of(&session.settings().config);
+    let request = Request {
+        choice,
+        memory,
+        compute: part(given.compute_ppm)?,
+        duration: millis(given.duration_ms)?.unwrap_or(Span::from_secs(3_600)),
+        priority: match given.priority {
+            1 => Priority::High,
+            0 => Priority::Normal,
+            -1 => Priority::Low,
+            other => return Err(bad(format!("priority {other} is none of -1, 0, 1"))),
+        },
+        on_expire: match given.on_expire {
+            0 => OnExpire::Term,
+            1 => OnExpire::Suspend,
+            2 => OnExpire::Notify,
+            other => return Err(bad(format!("on_expire {other} is none of 0, 1, 2"))),
+        },
+        grace: millis(given.grace_ms)?.unwrap_or(defaults.grace),
+        warn: defaults.warn,
+        name: name.map(str::to_owned),
+        reservation: None,
+    };
+    Ok((request, given))
+}
+
+fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
+    match reply {
+        Reply::Lease { lease } => Ok(*lease),
+        Reply::Waiting { ticket, .. } => Ok(session.wait_for(&ticket, |_| ())??),
+        other => Err(Failure::of(other)),
+    }
+}
+
+/// # Safety
+/// `out` is null or valid.
+unsafe fn give(out: *mut *mut c_char, value: &Value) -> Result<i32, Failure> {
+    let text = CString::new(value.to_string()).map_err(|_| Failure::new("a zero in the text"))?;
+    // SAFETY: as the caller promises.
+    let out = unsafe { out.as_mut() }.ok_or(Failure::new("there is no room for the text"))?;
+    *out = text.into_raw();
+    Ok(0)
+}
+
+/// See the header.
+#[unsafe(no_mangle)]
+pub extern "C" fn chronos_v1_abi() -> u32 {
+    ABI
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_create(
+    handle: *mut c_void,
+    request: *const Request1,
+    out: *mut *mut c_char,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let partitioner = unsafe { partitioner(handle)? };
+            if out.is_null() {
+                return Err(Failure::new("there is no room for the text"));
+            }
+            let lease = partitioner.with(|session| {
+                // SAFETY: as the caller promises.
+                let (request, given) = unsafe { read(session, request)? };
+                let detached = given.detached != 0;
+                let order = Order::Create {
+                    request,
+                    binding: if detached { Binding::Deadline } else { Binding::Creator },
+                    wait: millis(given.wait_ms)?,
+                    holder: None,
+                    user: None,
+                };
+                let reply = session.ask(&order)?;
+                wait_out(session, reply)
+            })?;
+            // SAFETY: `out` is not null and valid as the caller promises.
+            unsafe { give(out, &views::lease(&lease, clock::now())) }
+        },
+    )
+}
+
+/// # Safety
+/// Pointers are null or valid.
+unsafe fn order(
+    handle: *mut c_void,
+    id: *const c_char,
+    make: impl FnOnce(chronos::lease::LeaseId) -> Result<Order, Failure>,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let (partitioner, id) = unsafe { (partitioner(handle)?, text(id, "the id")?) };
+            let order = make(lease_id(id)?)?;
+            partitioner.with(|session| match session.ask(&order)? {
+                Reply::Suspended { .. } | Reply::Done | Reply::Released { .. } => Ok(0),
+                reply => wait_out(session, reply).map(|_| 0),
+            })
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_extend(
+    handle: *mut c_void,
+    id: *const c_char,
+    by_ms: u64,
+) -> i32 {
+    let make = |id| {
+        let by = millis(by_ms)?.ok_or_else(|| bad("an extension of nothing".to_owned()))?;
+        Ok(Order::Extend { id, by })
+    };
+    // SAFETY: as the caller promises.
+    unsafe { order(handle, id, make) }
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_suspend(handle: *mut c_void, id: *const c_char) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { order(handle, id, |id| Ok(Order::Suspend { id })) }
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_resume(
+    handle: *mut c_void,
+    id: *const c_char,
+    for_ms: u64,
+    wait_ms: u64,
+) -> i32 {
+    let make = |id| Ok(Order::Resume { id, for_: millis(for_ms)?, wait: millis(wait_ms)? });
+    // SAFETY: as the caller promises.
+    unsafe { order(handle, id, make) }
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_attach(
+    handle: *mut c_void,
+    id: *const c_char,
+    pid: i32,
+) -> i32 {
+    let make = |id| {
+        let pid = u32::try_from(pid).map_err(|_| bad(format!("process {pid} cannot be")))?;
+        Ok(Order::Attach { id, pid })
+    };
+    // SAFETY: as the caller promises.
+    unsafe { order(handle, id, make) }
+}
+
+/// # Safety
+/// Pointers are null or valid.
+unsafe fn find(handle: *mut c_void, id: *const c_char) -> Result<Lease, Failure> {
+    // SAFETY: as the caller promises.
+    let (partitioner, id) = unsafe { (partitioner(handle)?, text(id, "the id")?) };
+    let id = lease_id(id)?;
+    let lease = partitioner.with(|session| Ok(session.book()?.lease(&id).cloned()))?;
+    Ok(lease.ok_or(Refusal::NoSuchLease { id: id.0 })?)
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_remaining_ms(
+    handle: *mut c_void,
+    id: *const c_char,
+    out: *mut i64,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let lease = unsafe { find(handle, id)? };
+            // SAFETY: as the caller promises.
+            let out =
+                unsafe { out.as_mut() }.ok_or(Failure::new("there is no room for the number"))?;
+            let left = lease.remaining(clock::boottime()).as_nanos() / 1_000_000;
+            *out = i64::try_from(left).unwrap_or(i64::MAX);
+            Ok(0)
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_list_json(handle: *mut c_void, out: *mut *mut c_char) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let partitioner = unsafe { partitioner(handle)? };
+            let list = partitioner.with(|session| {
+                let now = clock::now();
+                let items =
+                    session.book()?.leases().map(|lease| views::lease(lease, now)).collect();
+                Ok(views::list("LeaseList", items))
+            })?;
+            // SAFETY: as the caller promises.
+            unsafe { give(out, &list) }
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_env_json(
+    handle: *mut c_void,
+    id: *const c_char,
+    out: *mut *mut c_char,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let (partitioner, lease) = unsafe { (partitioner(handle)?, find(handle, id)?) };
+            let vendor = partitioner
+                .with(|session| Ok(session.host().gpus()?.first().map(|gpu| gpu.vendor)))?;
+            let variables = supervise::environment(&lease, vendor);
+            let object = variables.into_iter().map(|(name, value)| (name, Value::String(value)));
+            // SAFETY: as the caller promises.
+            unsafe { give(out, &Value::Object(object.collect())) }
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_suggest_json(
+    handle: *mut c_void,
+    request: *const Request1,
+    out: *mut *mut c_char,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let partitioner = unsafe { partitioner(handle)? };
+            let reply = partitioner.with(|session| {
+                // SAFETY: as the caller promises.
+                let (request, _) = unsafe { read(session, request)? };
+                Ok(session.ask(&Order::Suggest { request })?)
+            })?;
+            let Reply::Suggested { start, parts } = reply else { return Err(Failure::of(reply)) };
+            // SAFETY: as the caller promises.
+            unsafe { give(out, &views::suggestion(start, &parts, &[])) }
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// `text` is null or from this library, and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_free(text: *mut c_char) {
+    if !text.is_null() {
+        // SAFETY: as the caller promises.
+        drop(unsafe { CString::from_raw(text) });
+    }
+}

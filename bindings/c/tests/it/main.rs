@@ -1,0 +1,114 @@
+//! The C ABI from C, C++ and Python, with the real compilers and the real interpreter.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Place {
+    root: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+impl Place {
+    /// A folder with `libchronos.so` in it, and state of its own.
+    fn new(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("chronos-c-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let built = own.parent().unwrap().join("libchronos_c.so");
+        std::fs::copy(&built, root.join("libchronos.so"))
+            .unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        Self { root }
+    }
+
+    fn run(&self, command: &mut Command) -> String {
+        let path = |name: &str| self.root.join(name);
+        let output = command
+            .env("CHRONOS_BACKEND", "fake")
+            .env("CHRONOS_FAKE_GPUS", "count=2,memory=80GiB")
+            .env("CHRONOS_RUNTIME_DIR", path("run"))
+            .env("CHRONOS_STATE_DIR", path("state"))
+            .env("CHRONOS_LIBRARY", path("libchronos.so"))
+            .env("LD_LIBRARY_PATH", &self.root)
+            // The tool is built by another package: leases are ended by the next caller here.
+            .env("CHRONOS_PROGRAM", "/bin/true")
+            .env_remove("CHRONOS_LEASE")
+            .output()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+        print!("{out}");
+        out.into_owned()
+    }
+
+    fn compile(
+        &self,
+        compiler: &str,
+        standard: &str,
+        source: &Path,
+        includes: &[PathBuf],
+    ) -> PathBuf {
+        let program = self.root.join("program");
+        let mut command = Command::new(compiler);
+        command.args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1"]).arg(source);
+        for include in includes {
+            command.arg("-I").arg(include);
+        }
+        command.arg("-o").arg(&program).arg("-L").arg(&self.root).args(["-lchronos", "-lm"]);
+        self.run(&mut command);
+        program
+    }
+}
+
+fn bindings() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn there(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        println!("skipped: {program} is not installed");
+    }
+    there
+}
+
+#[test]
+fn the_abi_from_c() {
+    if !there("cc") {
+        return;
+    }
+    let place = Place::new("c");
+    let (source, include) = (bindings().join("c/tests/abi.c"), bindings().join("c/include"));
+    let program = place.compile("cc", "-std=gnu11", &source, &[include]);
+    assert!(place.run(&mut Command::new(program)).ends_with("c: ok\n"));
+}
+
+#[test]
+fn the_header_from_cpp() {
+    if !there("c++") {
+        return;
+    }
+    let place = Place::new("cpp");
+    let source = bindings().join("cpp/tests/behaviour.cpp");
+    let includes = [bindings().join("c/include"), bindings().join("cpp/include")];
+    let program = place.compile("c++", "-std=c++17", &source, &includes);
+    assert!(place.run(&mut Command::new(program)).ends_with("c++: ok\n"));
+}
+
+#[test]
+fn the_package_from_python() {
+    if !there("python3") {
+        return;
+    }
+    let place = Place::new("python");
+    let mut command = Command::new("python3");
+    command.arg(bindings().join("python/tests/behaviour.py"));
+    place.run(
+        command.env("PYTHONPATH", bindings().join("python")).env("PYTHONDONTWRITEBYTECODE", "1"),
+    );
+}
