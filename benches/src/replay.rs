@@ -77,7 +77,7 @@ pub fn replay(case: &Case<'_>, arrivals: &Arrivals) -> Vec<f64> {
             }
         }
         let kind_index = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
-        if let Some(assignment) = board.best(&fleet, kind_index) {
+        if let Some(assignment) = board.best(&fleet, kind_index, None) {
             fleet.take(&kind.request, assignment);
             board.changed(assignment.node);
             used += milli;

@@ -67,6 +67,7 @@ pub fn read_nodes(path: &Path) -> Result<Fleet> {
             // The trace gives shares in thousandths and no framebuffer.
             gpus: (0..number(row, gpu)?).map(|_| Gpu::new(Sharing::Fraction, 0)).collect(),
             picker: GpuPicker::Plan,
+            tenants: Vec::new(),
         });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -101,19 +102,14 @@ pub fn read_pods(path: &Path) -> Result<Vec<Pod>> {
         pods.push(Pod {
             name: row[name].as_str().into(),
             priority: 0,
-            kind: PodKind {
-                request: Request {
-                    cpu_milli: number(row, cpu)?,
-                    memory_bytes: number(row, memory)? << 20,
-                    gpu,
-                    models,
-                    isolation: Isolation::None,
-                },
-                node_selector: Default::default(),
-                tolerations: Vec::new(),
-            },
+            kind: PodKind::plain(Request {
+                cpu_milli: number(row, cpu)?,
+                memory_bytes: number(row, memory)? << 20,
+                gpu,
+                models,
+                isolation: Isolation::None,
+            }),
             gang: None,
-            uncovered: Vec::new(),
         });
     }
     pods.sort_by(|a, b| a.name.cmp(&b.name));

@@ -127,17 +127,13 @@ const POLICIES: [(&str, Policy); 4] = [
 ];
 
 fn request(profile: &str) -> PodKind {
-    PodKind {
-        request: Request {
-            cpu_milli: 0,
-            memory_bytes: 0,
-            gpu: GpuRequest::Mig { profile: profile.into() },
-            models: Vec::new(),
-            isolation: Isolation::None,
-        },
-        node_selector: Default::default(),
-        tolerations: Vec::new(),
-    }
+    PodKind::plain(Request {
+        cpu_milli: 0,
+        memory_bytes: 0,
+        gpu: GpuRequest::Mig { profile: profile.into() },
+        models: Vec::new(),
+        isolation: Isolation::None,
+    })
 }
 
 fn fleet(geometry: &'static MigGeometry) -> Fleet {
@@ -152,6 +148,7 @@ fn fleet(geometry: &'static MigGeometry) -> Fleet {
         free: allocatable,
         gpus: vec![Gpu::new(Sharing::Mig(geometry), 40_960); 8],
         picker: GpuPicker::Plan,
+        tenants: Vec::new(),
     };
     Fleet { nodes: (0..GPUS / 8).map(node).collect() }
 }
@@ -226,7 +223,7 @@ fn run(geometry: &'static MigGeometry, mix: &[(&str, u32)], policy: Policy, seed
         outcome.asked_slices += size(pick);
         let found = match policy {
             Policy::NameOrder => by_name(&fleet, profiles[pick]),
-            _ => board.best(&fleet, indices[pick]),
+            _ => board.best(&fleet, indices[pick], None),
         };
         // Exponential, from 53 uniform bits.
         let uniform = ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;

@@ -122,6 +122,7 @@ fn fleet_of(nodes: &[usize]) -> Fleet {
             free: allocatable,
             gpus: vec![Gpu::new(Sharing::Fraction, 0); gpus],
             picker: GpuPicker::Plan,
+            tenants: Vec::new(),
         }
     };
     Fleet { nodes: nodes.iter().enumerate().map(node).collect() }
@@ -138,19 +139,14 @@ fn pods_of(pods: &[usize]) -> Vec<Pod> {
         Pod {
             name: format!("pod-{index}").into(),
             priority: 0,
-            kind: PodKind {
-                request: Request {
-                    cpu_milli: cores * 1000,
-                    memory_bytes: 1 << 20,
-                    gpu,
-                    models: Vec::new(),
-                    isolation: Isolation::None,
-                },
-                node_selector: Default::default(),
-                tolerations: Vec::new(),
-            },
+            kind: PodKind::plain(Request {
+                cpu_milli: cores * 1000,
+                memory_bytes: 1 << 20,
+                gpu,
+                models: Vec::new(),
+                isolation: Isolation::None,
+            }),
             gang: None,
-            uncovered: Vec::new(),
         }
     };
     pods.iter().enumerate().map(pod).collect()

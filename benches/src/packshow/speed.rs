@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use benches::trace::Random;
+use gpu_autoscaler_model::{Taint, TaintEffect, Toleration};
 use gpu_autoscaler_planner::board::{Board, KindIndex};
 use gpu_autoscaler_planner::demand::Demand;
-use gpu_autoscaler_planner::fleet::{
-    Amounts, Fleet, Gpu, GpuPicker, Isolation, Node, Sharing, Taint, TaintEffect,
-};
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request, Toleration};
+use gpu_autoscaler_planner::fleet::{Amounts, Fleet, Gpu, GpuPicker, Isolation, Node, Sharing};
+use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
 use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
 use crate::Printed;
@@ -42,6 +41,7 @@ fn fleet(nodes: usize) -> Fleet {
             free: allocatable,
             gpus: vec![Gpu::new(Sharing::Fraction, 40_960); gpus],
             picker: GpuPicker::Plan,
+            tenants: Vec::new(),
         }
     };
     Fleet { nodes: (0..nodes).map(node).collect() }
@@ -61,21 +61,21 @@ fn kinds(random: &mut Random) -> Vec<PodKind> {
         let in_zone = random.below(3) == 0;
         let models =
             if random.below(4) == 0 { vec![MODELS[random.below(4)].into()] } else { vec![] };
-        PodKind {
-            request: Request {
-                cpu_milli: (1 + random.below(16)) as u64 * 1_000,
-                memory_bytes: (1 + random.below(16)) as u64 * (1 << 30),
-                gpu,
-                models,
-                isolation: Isolation::None,
-            },
-            node_selector: if in_zone {
-                [("zone".into(), format!("z{}", random.below(3)).into())].into()
-            } else {
-                Default::default()
-            },
-            tolerations: vec![Toleration { key: "team".into(), value: Some(team), effect: None }],
+        let request = Request {
+            cpu_milli: (1 + random.below(16)) as u64 * 1_000,
+            memory_bytes: (1 + random.below(16)) as u64 * (1 << 30),
+            gpu,
+            models,
+            isolation: Isolation::None,
+        };
+        let mut kind = PodKind::plain(request);
+        if in_zone {
+            let zone = format!("z{}", random.below(3));
+            kind.constraints.node_selector.push(("zone".into(), zone.into()));
         }
+        let toleration = Toleration { key: "team".into(), value: Some(team), effect: None };
+        kind.constraints.tolerations.push(toleration);
+        kind
     };
     (0..KINDS).map(|_| kind(random)).collect()
 }
@@ -106,14 +106,14 @@ pub fn table(seed: u64) -> Printed {
             (0..kinds.len()).map(|i| (i, board.add_kind(&fleet, &kinds[i]))).collect();
         // Each kind's first decision computes every node's cost; it is not one of those measured.
         indices.values().for_each(|&kind| {
-            board.best(&fleet, kind);
+            board.best(&fleet, kind, None);
         });
         let gpus: usize = fleet.nodes.iter().map(|node| node.gpus.len()).sum();
         let mut times = Vec::new();
         for _ in 0..gpus * 3 / 2 {
             let pick = random.below(kinds.len());
             let start = cpu_micros();
-            let found = board.best(&fleet, indices[&pick]);
+            let found = board.best(&fleet, indices[&pick], None);
             if let Some(assignment) = found {
                 fleet.take(&kinds[pick].request, assignment);
                 board.changed(assignment.node);

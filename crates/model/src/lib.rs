@@ -11,6 +11,7 @@
 
 mod charge;
 mod cluster;
+mod constraint;
 mod delta;
 mod effect;
 mod finding;
@@ -29,6 +30,7 @@ mod view;
 
 pub use charge::*;
 pub use cluster::*;
+pub use constraint::*;
 pub use delta::*;
 pub use effect::*;
 pub use finding::*;

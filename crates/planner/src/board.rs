@@ -2,6 +2,7 @@
 
 use crate::fit::standing_obstacle;
 use crate::fleet::{Assignment, Devices, Fleet, GPUS_PER_NODE_MAX, NodeIndex};
+use crate::neighborhood::Neighborhood;
 use crate::request::{GpuRequest, PodKind, Request};
 use crate::strategy::outlook::prices::{NodeSurvey, Prices, Survey};
 use crate::strategy::{Scorer, mix};
@@ -138,8 +139,14 @@ impl Board {
         self.changes.push(node);
     }
 
-    /// The cheapest assignment of the kind; `None` when it fits nowhere.
-    pub fn best(&mut self, fleet: &Fleet, kind: KindIndex) -> Option<Assignment> {
+    /// The cheapest assignment of the kind on a node that `neighborhood` allows; `None` when it
+    /// fits nowhere.
+    pub fn best(
+        &mut self,
+        fleet: &Fleet,
+        kind: KindIndex,
+        neighborhood: Option<&Neighborhood>,
+    ) -> Option<Assignment> {
         self.decisions += 1;
         self.follow_market(fleet);
         let kind = &mut self.kinds[kind.0];
@@ -147,10 +154,12 @@ impl Board {
         let index = match self.scorer {
             Scorer::Random { seed } => {
                 let decision = mix(seed ^ mix(self.decisions));
-                let fitting = kind.costs.iter().enumerate().filter(|(_, cost)| **cost != UNFIT);
+                let fitting = kind.costs.iter().enumerate().filter(|&(index, &cost)| {
+                    cost != UNFIT && neighborhood.is_none_or(|n| n.allows(index))
+                });
                 fitting.map(|(i, _)| (mix(decision ^ i as u64), i)).min()?.1
             }
-            _ => kind.cheapest()?,
+            _ => kind.cheapest(neighborhood)?,
         };
         // A position in the list of nodes, which is indexed by 32 bits.
         let node = NodeIndex(index as u32);
@@ -183,9 +192,22 @@ impl Board {
 
 impl Kind {
     /// The first node of the lowest cost and price.
-    fn cheapest(&self) -> Option<usize> {
+    fn cheapest(&self, neighborhood: Option<&Neighborhood>) -> Option<usize> {
         let mut lowest = UNFIT;
         let mut at = None;
+        if let Some(neighborhood) = neighborhood {
+            for (index, &cost) in self.costs.iter().enumerate() {
+                if cost == UNFIT || !neighborhood.allows(index) {
+                    continue;
+                }
+                let price = self.prices.get(usize::from(self.classes[index])).copied();
+                let cost = cost + price.unwrap_or(0);
+                if cost < lowest {
+                    (lowest, at) = (cost, Some(index));
+                }
+            }
+            return at;
+        }
         if self.prices.is_empty() {
             for (index, &cost) in self.costs.iter().enumerate() {
                 if cost < lowest {

@@ -3,14 +3,16 @@
 //! Packing subtracts from what is free; the check adds up what is granted and compares the sums
 //! with what each node and GPU can give. Neither calls the other's functions.
 
+mod neighbors;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::MigOccupancy;
+use gpu_autoscaler_model::{MigOccupancy, NodeSelectorTerm, TaintEffect, Toleration};
 
-use crate::fleet::{Assignment, Devices, Fleet, GpuPicker, Isolation, Node, Sharing, TaintEffect};
-use crate::request::{GpuRequest, Pod, Toleration};
+use crate::fleet::{Assignment, Devices, Fleet, GpuPicker, Isolation, Node, Sharing};
+use crate::request::{GpuRequest, Pod};
 
 /// A fault of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +32,20 @@ pub enum FaultKind {
     NoSuchNode,
     /// The node takes no pods.
     Unschedulable,
-    /// A label of the node selector is missing or has another value.
-    NodeSelector,
+    /// The node selector, the required node affinity or that of a volume does not match.
+    NodeAffinity,
+    /// A neighbor that the pod's anti-affinity or the neighbor's own forbids.
+    AntiAffinity {
+        /// The neighbor.
+        neighbor: Arc<str>,
+    },
+    /// No neighbor that the pod's affinity demands.
+    Affinity,
+    /// A port of the host that another pod has.
+    HostPort {
+        /// Which.
+        port: u16,
+    },
     /// A taint is not tolerated.
     Taint,
     /// The GPU model is not among those that will do.
@@ -71,7 +85,12 @@ impl fmt::Display for Fault {
         match &self.kind {
             FaultKind::NoSuchNode => write!(f, "no such node"),
             FaultKind::Unschedulable => write!(f, "the node is not ready or cordoned"),
-            FaultKind::NodeSelector => write!(f, "the node selector does not match"),
+            FaultKind::NodeAffinity => write!(f, "the node selector or affinity does not match"),
+            FaultKind::AntiAffinity { neighbor } => {
+                write!(f, "anti-affinity forbids its neighbor `{neighbor}`")
+            }
+            FaultKind::Affinity => write!(f, "affinity demands a neighbor that is not there"),
+            FaultKind::HostPort { port } => write!(f, "port {port} of the host is taken"),
             FaultKind::Taint => write!(f, "a taint is not tolerated"),
             FaultKind::Model => write!(f, "the GPU model will not do"),
             FaultKind::Devices => write!(f, "the devices are not those that were asked for"),
@@ -130,7 +149,25 @@ pub fn check(pods: &[Pod], before: &Fleet, placed: &[Option<Assignment>]) -> Vec
         }
     }
     faults.extend(split_gangs(pods, placed));
+    faults.extend(neighbors::faults(pods, before, placed));
     faults
+}
+
+fn term_holds(node: &Node, term: &NodeSelectorTerm) -> bool {
+    let mut any = false;
+    for requirement in &term.labels {
+        any = true;
+        if !requirement.operator.holds(node.labels.get(&requirement.key).map(AsRef::as_ref)) {
+            return false;
+        }
+    }
+    for requirement in &term.name {
+        any = true;
+        if !requirement.operator.holds(Some(&node.name)) {
+            return false;
+        }
+    }
+    any
 }
 
 fn split_gangs(pods: &[Pod], placed: &[Option<Assignment>]) -> Vec<Fault> {
@@ -155,15 +192,21 @@ fn split_gangs(pods: &[Pod], placed: &[Option<Assignment>]) -> Vec<Fault> {
 /// What is wrong whatever else the plan grants.
 fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind> {
     let kind = &pod.kind;
-    if !pod.uncovered.is_empty() {
+    if !kind.constraints.uncovered.is_empty() {
         return Some(FaultKind::Uncovered);
     }
     if !node.schedulable {
         return Some(FaultKind::Unschedulable);
     }
-    for (key, value) in &kind.node_selector {
+    for (key, value) in &kind.constraints.node_selector {
         if node.labels.get(key).is_none_or(|label| label != value) {
-            return Some(FaultKind::NodeSelector);
+            return Some(FaultKind::NodeAffinity);
+        }
+    }
+    let demanded = kind.constraints.node_terms.iter().chain(&kind.constraints.volume_terms);
+    for terms in demanded {
+        if !terms.iter().any(|term| term_holds(node, term)) {
+            return Some(FaultKind::NodeAffinity);
         }
     }
     for taint in &node.taints {
@@ -173,7 +216,9 @@ fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind>
             let effect = t.effect.is_none() || t.effect == Some(taint.effect);
             key && value && effect
         };
-        if taint.effect != TaintEffect::PreferNoSchedule && !kind.tolerations.iter().any(matches) {
+        if taint.effect != TaintEffect::PreferNoSchedule
+            && !kind.constraints.tolerations.iter().any(matches)
+        {
             return Some(FaultKind::Taint);
         }
     }

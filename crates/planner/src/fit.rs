@@ -1,8 +1,12 @@
 //! Whether a request fits on a node, and on which of its devices.
 
-use gpu_autoscaler_model::{MigGeometry, MigProfileSpec};
+use std::sync::Arc;
 
-use crate::fleet::{Devices, Gpu, GpuPicker, Node, Sharing, TaintEffect};
+use gpu_autoscaler_model::{
+    Constraints, MigGeometry, MigProfileSpec, NodeSelectorTerm, TaintEffect,
+};
+
+use crate::fleet::{Devices, Gpu, GpuPicker, Node, Sharing};
 use crate::request::{GpuRequest, PodKind, Request};
 
 /// What keeps a pod from a node, in the order in which it is looked for.
@@ -10,8 +14,10 @@ use crate::request::{GpuRequest, PodKind, Request};
 pub enum Obstacle {
     /// Not ready, or cordoned.
     Unschedulable,
-    /// A label of the node selector is missing or has another value.
-    NodeSelector,
+    /// The node selector or the required node affinity does not match.
+    NodeAffinity,
+    /// A volume cannot be attached there.
+    Volume,
     /// A taint that is not tolerated.
     Taint,
     /// Its GPUs are of another model.
@@ -20,6 +26,10 @@ pub enum Obstacle {
     Sharing,
     /// Its GPUs keep pods apart less than is asked.
     Isolation,
+    /// Required pod affinity, anti-affinity or topology spread, its own or a neighbor's.
+    Neighbors,
+    /// A port of the host is taken.
+    HostPort,
     /// Too many pods.
     Pods,
     /// Too little processor.
@@ -30,7 +40,7 @@ pub enum Obstacle {
     Gpu,
 }
 
-/// The first obstacle that keeps `pod` from `node`; `None` when it fits.
+/// The first obstacle that keeps `pod` from `node`, its neighbors aside; `None` when it fits.
 pub fn obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
     standing_obstacle(node, pod).or_else(|| shortage(node, &pod.request))
 }
@@ -40,19 +50,41 @@ pub fn standing_obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
     if !node.schedulable {
         return Some(Obstacle::Unschedulable);
     }
-    if !pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)) {
-        return Some(Obstacle::NodeSelector);
+    if !node_affinity_holds(node, &pod.constraints) {
+        return Some(Obstacle::NodeAffinity);
     }
-    let repels = |effect| matches!(effect, TaintEffect::NoSchedule | TaintEffect::NoExecute);
-    let tolerated = node
-        .taints
-        .iter()
-        .filter(|taint| repels(taint.effect))
-        .all(|taint| pod.tolerations.iter().any(|toleration| toleration.tolerates(taint)));
-    if !tolerated {
+    if !pod.constraints.volume_terms.iter().all(|terms| any_term_matches(node, terms)) {
+        return Some(Obstacle::Volume);
+    }
+    if !taints_tolerated(node, &pod.constraints) {
         return Some(Obstacle::Taint);
     }
     standing_gpu_obstacle(node, &pod.request)
+}
+
+/// Whether the node selector and the required node affinity match.
+pub fn node_affinity_holds(node: &Node, constraints: &Constraints) -> bool {
+    constraints.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+        && constraints.node_terms.as_ref().is_none_or(|terms| any_term_matches(node, terms))
+}
+
+fn any_term_matches(node: &Node, terms: &[NodeSelectorTerm]) -> bool {
+    let matches = |term: &NodeSelectorTerm| {
+        let label = |key: &Arc<str>| node.labels.get(key).map(|value| value.as_ref());
+        !(term.labels.is_empty() && term.name.is_empty())
+            && term.labels.iter().all(|r| r.operator.holds(label(&r.key)))
+            && term.name.iter().all(|r| r.operator.holds(Some(&node.name)))
+    };
+    terms.iter().any(matches)
+}
+
+/// Whether every taint that keeps pods away is tolerated.
+pub fn taints_tolerated(node: &Node, constraints: &Constraints) -> bool {
+    let repels = |effect| matches!(effect, TaintEffect::NoSchedule | TaintEffect::NoExecute);
+    node.taints
+        .iter()
+        .filter(|taint| repels(taint.effect))
+        .all(|taint| constraints.tolerations.iter().any(|t| t.tolerates(taint)))
 }
 
 /// The first obstacle that the node's GPUs are, whatever is free of them.

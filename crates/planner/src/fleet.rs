@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{MigGeometry, MigOccupancy};
+use gpu_autoscaler_model::{Constraints, HostPort, MigGeometry, MigOccupancy, PodTerm, Taint};
 
 use crate::request::Request;
 
@@ -58,6 +58,39 @@ pub struct Node {
     pub gpus: Vec<Gpu>,
     /// Who picks the GPU of a pod that is bound here.
     pub picker: GpuPicker,
+    /// The pods that are bound here, as far as others look at them.
+    pub tenants: Vec<Tenant>,
+}
+
+/// A pod that is bound to a node, as far as others look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Who it is to others.
+    pub identity: Arc<Identity>,
+    /// Its required anti-affinity, which keeps others away as well.
+    pub anti_affinity: Vec<PodTerm>,
+    /// The ports of the host that it has.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// Who a pod is to others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its labels.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Tenant {
+    /// What a pod with these constraints is to others once it is bound.
+    pub fn of(identity: &Arc<Identity>, constraints: &Constraints) -> Self {
+        Self {
+            identity: identity.clone(),
+            anti_affinity: constraints.pod_anti_affinity.clone(),
+            host_ports: constraints.host_ports.clone(),
+        }
+    }
 }
 
 /// Who picks the GPU of a pod that is bound to a node.
@@ -67,28 +100,6 @@ pub enum GpuPicker {
     Kubelet,
     /// The plan: a ResourceClaim or a partition names the device.
     Plan,
-}
-
-/// A taint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taint {
-    /// Its key.
-    pub key: Arc<str>,
-    /// Its value; empty when it has none.
-    pub value: Arc<str>,
-    /// What it does to a pod that does not tolerate it.
-    pub effect: TaintEffect,
-}
-
-/// What a taint does to a pod that does not tolerate it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TaintEffect {
-    /// Keeps it away.
-    NoSchedule,
-    /// Keeps it away where another node will do; a preference, never a refusal.
-    PreferNoSchedule,
-    /// Keeps it away and evicts it.
-    NoExecute,
 }
 
 /// A GPU.

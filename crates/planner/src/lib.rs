@@ -20,6 +20,7 @@ pub mod strategy;
 
 pub mod board;
 pub mod fit;
+pub mod neighborhood;
 pub mod refusal;
 
 pub mod check;

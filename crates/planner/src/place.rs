@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::board::{Board, KindIndex};
 use crate::demand::Demand;
-use crate::fleet::{Assignment, Fleet};
+use crate::fleet::{Assignment, Fleet, Tenant};
+use crate::neighborhood::Neighborhood;
 use crate::refusal::{Refusal, no_room};
 use crate::request::{Pod, PodKind};
 use crate::strategy::{Scorer, Strategy};
@@ -175,6 +176,8 @@ impl Placing {
                     let found_room = done.len() as u32;
                     for (index, assignment) in done.into_iter().rev() {
                         self.fleet.give_back(&pods[index].kind.request, assignment);
+                        // The last to come is the first to go.
+                        self.fleet.nodes[assignment.node.0 as usize].tenants.pop();
                         self.board.changed(assignment.node);
                     }
                     return Err((found_room, index, refusal));
@@ -185,8 +188,9 @@ impl Placing {
     }
 
     fn place_one(&mut self, pod: &Pod) -> Result<Assignment, Refusal> {
-        if !pod.uncovered.is_empty() {
-            return Err(Refusal::Uncovered { constraints: pod.uncovered.clone() });
+        let uncovered = &pod.kind.constraints.uncovered;
+        if !uncovered.is_empty() {
+            return Err(Refusal::Uncovered { constraints: uncovered.clone() });
         }
         pod.kind.request.validate().map_err(Refusal::Invalid)?;
         let kind = match self.kinds.get(&pod.kind) {
@@ -197,10 +201,13 @@ impl Placing {
                 kind
             }
         };
-        let Some(assignment) = self.board.best(&self.fleet, kind) else {
-            return Err(no_room(&self.fleet, &pod.kind));
+        let neighborhood = Neighborhood::of(&self.fleet, &pod.kind);
+        let Some(assignment) = self.board.best(&self.fleet, kind, neighborhood.as_ref()) else {
+            return Err(no_room(&self.fleet, &pod.kind, neighborhood.as_ref()));
         };
         self.fleet.take(&pod.kind.request, assignment);
+        let tenant = Tenant::of(&pod.kind.identity, &pod.kind.constraints);
+        self.fleet.nodes[assignment.node.0 as usize].tenants.push(tenant);
         self.board.changed(assignment.node);
         Ok(assignment)
     }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fit::{Obstacle, obstacle, standing_obstacle};
+use crate::fit::{Obstacle, shortage, standing_obstacle};
 use crate::fleet::{Fleet, Node};
+use crate::neighborhood::Neighborhood;
 use crate::request::{GpuRequest, InvalidRequest, PodKind};
 
 /// Why a pod is not placed.
@@ -68,13 +69,17 @@ pub enum Remedy {
 }
 
 /// Why `pod` fits on no node of `fleet`; to be called only when it does not.
-pub fn no_room(fleet: &Fleet, pod: &PodKind) -> Refusal {
+pub fn no_room(fleet: &Fleet, pod: &PodKind, neighborhood: Option<&Neighborhood>) -> Refusal {
     if fleet.nodes.is_empty() {
         return Refusal::EmptyFleet;
     }
     let mut nodes: Vec<(Obstacle, u32)> = Vec::new();
-    for node in &fleet.nodes {
-        let Some(found) = obstacle(node, pod) else { continue };
+    for (index, node) in fleet.nodes.iter().enumerate() {
+        let by_neighbors = || neighborhood.and_then(|n| n.obstacle(index));
+        let found = standing_obstacle(node, pod)
+            .or_else(by_neighbors)
+            .or_else(|| shortage(node, &pod.request));
+        let Some(found) = found else { continue };
         match nodes.binary_search_by_key(&found, |&(o, _)| o) {
             Ok(at) => nodes[at].1 += 1,
             Err(at) => nodes.insert(at, (found, 1)),
@@ -136,7 +141,10 @@ impl Obstacle {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unschedulable => "not ready or cordoned",
-            Self::NodeSelector => "node selector does not match",
+            Self::NodeAffinity => "node selector or affinity does not match",
+            Self::Volume => "a volume cannot be attached",
+            Self::Neighbors => "pod affinity, anti-affinity or topology spread",
+            Self::HostPort => "host port taken",
             Self::Taint => "taint not tolerated",
             Self::Model => "other GPU model",
             Self::Sharing => "GPUs not shared in the way that is asked, or too few",

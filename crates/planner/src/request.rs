@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::fleet::{GPUS_PER_NODE_MAX, Isolation, Taint, TaintEffect, WHOLE_GPU_MILLI};
+use gpu_autoscaler_model::Constraints;
+
+use crate::fleet::{GPUS_PER_NODE_MAX, Identity, Isolation, WHOLE_GPU_MILLI};
 
 /// A pod that waits for a node.
 #[derive(Clone, Debug)]
@@ -17,9 +19,6 @@ pub struct Pod {
     pub kind: PodKind,
     /// The gang that it belongs to: placed whole or not at all.
     pub gang: Option<Arc<str>>,
-    /// Constraints that it has and packing does not cover exactly, by their path in the pod's
-    /// spec: such a pod is left to kube-scheduler.
-    pub uncovered: Vec<Arc<str>>,
 }
 
 /// What a pod asks of its node.
@@ -27,10 +26,18 @@ pub struct Pod {
 pub struct PodKind {
     /// The resources.
     pub request: Request,
-    /// Labels that the node must have.
-    pub node_selector: BTreeMap<Arc<str>, Arc<str>>,
-    /// The taints that are tolerated.
-    pub tolerations: Vec<Toleration>,
+    /// What it demands of its node and its neighbors beyond resources.
+    pub constraints: Constraints,
+    /// Who it is to others.
+    pub identity: Arc<Identity>,
+}
+
+impl PodKind {
+    /// A pod that asks for `request` and demands nothing else.
+    pub fn plain(request: Request) -> Self {
+        let identity = Identity { namespace: "default".into(), labels: BTreeMap::new() };
+        Self { request, constraints: Constraints::default(), identity: Arc::new(identity) }
+    }
 }
 
 /// The resources that a pod asks for: the effective request of all its containers, so the larger
@@ -83,28 +90,6 @@ pub enum GpuRequest {
         /// Framebuffer, in MiB.
         memory_mib: u32,
     },
-}
-
-/// A toleration.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Toleration {
-    /// The key that it is for; empty tolerates every key, and then `value` must be `None`.
-    pub key: Arc<str>,
-    /// The value that it is for; `None` tolerates every value (`operator: Exists`).
-    pub value: Option<Arc<str>>,
-    /// The effect that it is for; `None` tolerates every effect.
-    pub effect: Option<TaintEffect>,
-}
-
-impl Toleration {
-    /// Whether it tolerates `taint`.
-    ///
-    /// Source: Kubernetes `v1.Toleration.ToleratesTaint`.
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        self.effect.is_none_or(|effect| effect == taint.effect)
-            && (self.key.is_empty() || self.key == taint.key)
-            && self.value.as_ref().is_none_or(|value| *value == taint.value)
-    }
 }
 
 /// Why a request makes no sense on any fleet.

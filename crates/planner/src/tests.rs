@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use gpu_autoscaler_model::A100_40GB;
+use gpu_autoscaler_model::{
+    A100_40GB, HostPort, LabelSelector, NamespaceScope, NodeSelectorTerm, Operator, PodTerm,
+    Requirement, SpreadConstraint, Taint, TaintEffect,
+};
 
 use crate::check::{FaultKind, check};
 use crate::demand::Demand;
@@ -25,6 +28,7 @@ fn node(name: &str, gpus: Vec<Gpu>) -> Node {
         free: allocatable,
         gpus,
         picker: GpuPicker::Plan,
+        tenants: Vec::new(),
     }
 }
 
@@ -40,19 +44,14 @@ fn pod(name: &str, gpu: GpuRequest) -> Pod {
     Pod {
         name: name.into(),
         priority: 0,
-        kind: PodKind {
-            request: Request {
-                cpu_milli: 1_000,
-                memory_bytes: 1 << 30,
-                gpu,
-                models: Vec::new(),
-                isolation: Isolation::None,
-            },
-            node_selector: Default::default(),
-            tolerations: Vec::new(),
-        },
+        kind: PodKind::plain(Request {
+            cpu_milli: 1_000,
+            memory_bytes: 1 << 30,
+            gpu,
+            models: Vec::new(),
+            isolation: Isolation::None,
+        }),
         gang: None,
-        uncovered: Vec::new(),
     }
 }
 
@@ -148,7 +147,7 @@ fn refusals_name_the_reason_the_value_and_the_limit() {
     let slice = pod("p", GpuRequest::Mig { profile: "1g.5gb".into() });
     assert!(text(slice).contains("1 GPUs not shared in the way that is asked"));
     let mut spread = pod("p", gpus(1));
-    spread.uncovered = vec!["spec.resourceClaims".into()];
+    spread.kind.constraints.uncovered = vec!["spec.resourceClaims".into()];
     assert!(text(spread).contains("does not cover `spec.resourceClaims`"));
     let none = place(&[pod("p", gpus(1))], &Fleet::default(), &Demand::default(), Strategy::Fgd);
     assert_eq!(none, vec![Err(Refusal::EmptyFleet)]);
@@ -241,4 +240,124 @@ fn the_check_finds_each_fault() {
         kinds(&[slice.clone(), slice], &[at(2, on(2)), at(2, on(2))]),
         [FaultKind::IllegalMigLayout]
     );
+}
+
+fn zoned() -> Fleet {
+    let mut nodes: Vec<Node> = (0..4).map(|i| node(&format!("n{i}"), whole(2))).collect();
+    for (index, node) in nodes.iter_mut().enumerate() {
+        node.labels.insert("zone".into(), ["a", "a", "b", "c"][index].into());
+    }
+    fleet(nodes)
+}
+
+fn of_app(name: &str, app: &str) -> Pod {
+    let mut pod = pod(name, gpus(1));
+    let labels = [("app".into(), app.into())].into();
+    pod.kind.identity = Arc::new(Identity { namespace: "default".into(), labels });
+    pod
+}
+
+fn app_in_zone(app: &str) -> PodTerm {
+    let operator = Operator::In(vec![app.into()]);
+    PodTerm {
+        selector: Some(LabelSelector {
+            requirements: vec![Requirement { key: "app".into(), operator }],
+        }),
+        namespaces: NamespaceScope::These(vec!["default".into()]),
+        topology_key: "zone".into(),
+    }
+}
+
+/// The zones of all pods, in the order given.
+fn zones_of(pods: &[Pod], fleet: &Fleet) -> Vec<Option<String>> {
+    let zone = |name: &Arc<str>| {
+        let node = fleet.nodes.iter().find(|node| node.name == *name).expect("in the fleet");
+        node.labels[&Arc::from("zone")].to_string()
+    };
+    nodes_of(pods, fleet, Strategy::Default).iter().map(|name| name.as_ref().map(zone)).collect()
+}
+
+#[test]
+fn anti_affinity_keeps_one_in_each_zone_and_holds_for_those_that_lack_it() {
+    let fleet = zoned();
+    let alone = |name| {
+        let mut pod = of_app(name, "web");
+        pod.kind.constraints.pod_anti_affinity.push(app_in_zone("web"));
+        pod
+    };
+    let pods = [alone("1"), alone("2"), alone("3"), alone("4"), of_app("5", "web")];
+    let zones = zones_of(&pods, &fleet);
+    assert_eq!(zones.iter().flatten().count(), 3, "{zones:?}");
+    let mut placed: Vec<_> = zones.into_iter().flatten().collect();
+    placed.sort();
+    placed.dedup();
+    assert_eq!(placed, ["a", "b", "c"]);
+}
+
+#[test]
+fn affinity_starts_a_group_only_where_no_pod_matches_yet() {
+    let together = |name, app, with| {
+        let mut pod = of_app(name, app);
+        pod.kind.constraints.pod_affinity.push(app_in_zone(with));
+        pod
+    };
+    let zones = zones_of(&[together("1", "db", "db"), together("2", "db", "db")], &zoned());
+    assert!(zones[0].is_some() && zones[0] == zones[1], "{zones:?}");
+    assert_eq!(zones_of(&[together("1", "web", "db")], &zoned()), [None]);
+    let pods = [of_app("1", "db"), together("2", "web", "db")];
+    let zones = zones_of(&pods, &zoned());
+    assert!(zones[1].is_some() && zones[0] == zones[1], "{zones:?}");
+}
+
+#[test]
+fn spread_counts_the_emptiest_zone() {
+    let spread = |name: &str| {
+        let mut pod = of_app(name, "web");
+        pod.kind.constraints.spread.push(SpreadConstraint {
+            max_skew: 1,
+            topology_key: "zone".into(),
+            selector: app_in_zone("web").selector,
+            min_domains: None,
+            honor_node_affinity: true,
+            honor_taints: false,
+        });
+        pod
+    };
+    let pods: Vec<Pod> = (0..8).map(|i| spread(&i.to_string())).collect();
+    let zones = zones_of(&pods, &zoned());
+    let count = |zone| zones.iter().flatten().filter(|z| *z == zone).count();
+    // Zones b and c have two GPUs each, so that zone a may have three of its four.
+    assert_eq!((count("a"), count("b"), count("c")), (3, 2, 2));
+    let mut picky = spread("picky");
+    picky.kind.constraints.spread[0].min_domains = Some(4);
+    picky.kind.constraints.spread[0].max_skew = 1;
+    assert!(zones_of(std::slice::from_ref(&picky), &zoned())[0].is_some());
+    assert_eq!(zones_of(&[picky.clone(), picky.clone(), picky.clone(), picky], &zoned())[3], None);
+}
+
+#[test]
+fn host_ports_and_node_terms_hold() {
+    let fleet = zoned();
+    let with_port = |name| {
+        let mut pod = of_app(name, "web");
+        let port = HostPort { ip: "".into(), protocol: "TCP".into(), port: 8080 };
+        pod.kind.constraints.host_ports.push(port);
+        let operator = Operator::In(vec!["a".into()]);
+        pod.kind.constraints.node_terms = Some(vec![NodeSelectorTerm {
+            labels: vec![Requirement { key: "zone".into(), operator }],
+            name: Vec::new(),
+        }]);
+        pod
+    };
+    let pods = [with_port("1"), with_port("2"), with_port("3")];
+    let placed = nodes_of(&pods, &fleet, Strategy::Default);
+    assert_eq!(placed.iter().flatten().count(), 2);
+    let refusal = place(&pods, &fleet, &Demand::default(), Strategy::Default).remove(2);
+    let text = refusal.expect_err("two nodes in the zone").to_string();
+    assert!(text.contains("2 host port taken"), "{text}");
+    let mut contradictory = with_port("4");
+    contradictory.kind.constraints.node_selector.push(("zone".into(), "b".into()));
+    let refusal = place(&[contradictory], &fleet, &Demand::default(), Strategy::Default).remove(0);
+    let text = refusal.expect_err("contradictory").to_string();
+    assert!(text.contains("4 node selector or affinity does not match"), "{text}");
 }
