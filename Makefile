@@ -6,9 +6,15 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Seed and repetitions of the `show-` targets; empty means the target's own default.
-SEED ?=
-TIMES ?=
-export SEED TIMES TRACES
+ifneq ($(SEED),)
+export SEED
+endif
+ifneq ($(TIMES),)
+export TIMES
+endif
+ifneq ($(TRACES),)
+export TRACES
+endif
 
 CARGO ?= cargo
 
@@ -36,7 +42,7 @@ demo: ## Run the demo in one process, no cluster: DEMO_ARGS='--for 7d --speed ma
 test: ## Run all tests; REQUIRE_ALL=1 turns every skip, save GPU tests, into a failure.
 	@if [[ -n "$${REQUIRE_ALL:-}" ]]; then $(MAKE) --no-print-directory programs; \
 	else $(MAKE) --no-print-directory programs || echo 'tests that need the control plane will be skipped' >&2; fi
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 .PHONY: lint
 lint: ## Formatting, lints, licenses.
