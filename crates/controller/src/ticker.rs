@@ -53,7 +53,9 @@ pub struct Ticker {
     pending: Delta,
     /// Since when something is pending.
     pending_since: Option<Instant>,
-    /// When the next stage is due.
+    /// When this began: long due.
+    began: Instant,
+    /// When the next stage is due; before the first tick, until when telemetry is waited for.
     due: Instant,
     /// In how many terms of leadership effects were asked for.
     terms: u64,
@@ -62,9 +64,10 @@ pub struct Ticker {
 impl Ticker {
     /// With nothing seen yet.
     pub fn new(policy: Policy, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
-        let due = Instant::now() + FIRST_READING_MAX;
+        let began = Instant::now();
+        let due = began + FIRST_READING_MAX;
         let (state, pending, pending_since) = (None, Delta::default(), None);
-        Self { policy, health, metrics, state, pending, pending_since, due, terms: 0 }
+        Self { policy, health, metrics, state, pending, pending_since, began, due, terms: 0 }
     }
 
     /// Runs until `stop`.
@@ -131,11 +134,9 @@ impl Ticker {
     fn next_tick(&self) -> Instant {
         if self.state.is_none() {
             // Everything that exists, and one look at telemetry or the end of patience.
-            let asked = self.health.telemetry.borrow().asked;
-            return match self.health.synced() && (asked || Instant::now() >= self.due) {
-                true => Instant::now(),
-                false => Instant::now() + COLLECT,
-            };
+            let now = Instant::now();
+            let asked = self.health.telemetry.borrow().asked || now >= self.due;
+            return if asked && self.health.synced() { self.began } else { now + COLLECT };
         }
         match self.pending_since {
             Some(since) => self.due.min(since + COLLECT),

@@ -6,6 +6,7 @@ use gpu_autoscaler_model::{PolicyKind, Timestamp};
 use kube::core::cel::Validator;
 use serde_json::{Map, Value};
 
+use crate::crd::FRACTION_MESSAGE;
 use crate::manifest::{self, ManifestError};
 use crate::{API_VERSION, convert, crd, sense};
 
@@ -239,10 +240,11 @@ fn rules(object: &Value, schema: &Value, found: &mut Found) {
     for error in errors.into_vec() {
         let pointer = format!("/{}", error.field_path.replace(['.', '['], "/"));
         let value = object.pointer(&pointer.replace(']', "")).cloned().unwrap_or_default();
-        let (why, hint) = match error.message.split_once("; hint: ") {
-            Some((why, hint)) => (why.to_owned(), Some(hint.to_owned())),
-            None => (error.message, None),
-        };
+        let percent = value.as_f64().filter(|value| *value > 1.0 && *value <= 100.0);
+        let hint = percent
+            .filter(|_| error.message == FRACTION_MESSAGE)
+            .map(|percent| format!("write {}", percent / 100.0));
+        let why = error.message;
         found.add(&error.field_path, &value, why, hint);
     }
 }
@@ -363,8 +365,8 @@ metadata: {name: a}
 spec: {provider: aws, spotInstancePercentage: 60, scaleUpThreshold: -1}
 ",
             expect![[r#"
-                AutoscalingPolicy `a`: `spec.scaleUpThreshold: -1.0` must be a fraction from 0 to 1, but is -1
-                AutoscalingPolicy `a`: `spec.spotInstancePercentage: 60.0` must be a fraction from 0 to 1, but is 60
+                AutoscalingPolicy `a`: `spec.scaleUpThreshold: -1.0` must be a fraction from 0 to 1, such as 0.6 for 60 %
+                AutoscalingPolicy `a`: `spec.spotInstancePercentage: 60.0` must be a fraction from 0 to 1, such as 0.6 for 60 %
                   hint: write 0.6
                 AutoscalingPolicy `a`: `spec.scaleDownThreshold: 0.2` is not below `scaleUpThreshold: -1`: nodes would come and go for ever
                   hint: leave a gap between the two

@@ -62,7 +62,7 @@ pub struct WatchSettings {
     pub page_objects: usize,
     /// How long a watch is asked to last; the server ends it then, and it is resumed.
     pub watch_time: Duration,
-    /// Silence after which a connection is taken for dead. Servers send a bookmark every minute.
+    /// Silence after which a new connection is tried. Servers send a bookmark every minute.
     pub silence_max: Duration,
     /// Time for a page of a list, and for the beginning of a watch.
     pub request_time_max: Duration,
@@ -292,7 +292,15 @@ impl Watcher {
         ]);
         let path = with_query(self.resource.path(), &parameters);
         let mut lines = self.open(&path).await?;
-        while let Some(line) = lines.next(self.settings.silence_max).await? {
+        loop {
+            let line = match lines.next(self.settings.silence_max).await {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                // Quiet, or dead without a word: a new connection tells. Events have no bookmarks,
+                // because servers do not cache them.
+                Err(ApiError::Timeout { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
             match self.frame(&line)? {
                 Frame::Object { deleted, object } => {
                     if let Some(version) = self.take(deleted, object).await? {
@@ -303,7 +311,6 @@ impl Watcher {
                 Frame::Unknown => {}
             }
         }
-        Ok(())
     }
 
     async fn open(&self, path: &str) -> Result<Lines, End> {

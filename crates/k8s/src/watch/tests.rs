@@ -212,3 +212,24 @@ async fn a_kind_that_the_server_does_not_know_is_an_empty_one() {
     assert_eq!(log, "");
     assert!(health.synced && health.absent && health.error.is_none(), "{health:?}");
 }
+
+#[tokio::test]
+async fn a_silent_connection_is_replaced_without_being_called_broken() {
+    let server = Server::new(vec![
+        no_streaming(),
+        page(5, "", &[pod("a", 1)]),
+        Reply::lines(&[event("ADDED", pod("b", 6))]).then_hang(),
+        Reply::lines(&[event("ADDED", pod("c", 7))]).then_hang(),
+    ]);
+    let quick = WatchSettings { silence_max: Duration::from_millis(20), ..FAST };
+    let (out, mut parts) = mpsc::channel(16);
+    let (watcher, health) = Watcher::new(server.api(), Resource::ActivePods, quick, out);
+    let task = tokio::spawn(watcher.run());
+    let mut log = String::new();
+    while !log.contains("+c@7") {
+        log.push_str(&told(&parts.recv().await.expect("the watcher goes on").delta));
+    }
+    assert!(paths(&server)[3].contains("resourceVersion=6&"), "{:?}", paths(&server));
+    assert_eq!(health.borrow().breaks, 0);
+    task.abort();
+}
