@@ -35,7 +35,8 @@ pub fn truth(
     if let Some(node) = dies {
         world.kill_exporter(node);
     }
-    let judged_by = SimRule { window: rule.window, young: rule.young, ..SimRule::PUBLISHED };
+    let (window, young, lag) = (rule.window, rule.young, rule.lag);
+    let judged_by = SimRule { window, young, lag, ..SimRule::PUBLISHED };
     // The means of all windows that an observer may look at: it is behind by a little, and whoever
     // asks it may ask a little late.
     let mut means: BTreeMap<_, (f64, f64)> = BTreeMap::new();

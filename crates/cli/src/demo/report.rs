@@ -140,17 +140,19 @@ impl Report {
 
     fn write(&self, out: &mut String, wide: bool) -> std::fmt::Result {
         const SHOWN: usize = 12;
-        let most = if wide { usize::MAX } else { SHOWN };
         let hours = self.virtual_hours;
         let span =
             if hours < 48.0 { format!("{hours:.1} h") } else { format!("{:.1} d", hours / 24.0) };
         writeln!(out, "=== Simulated cluster, seed {}, {span} until {} ===", self.seed, self.to)?;
         self.write_cluster(out)?;
         writeln!(out, "\n=== Waste now ===")?;
-        out.push_str(
-            &fleet_table::findings(&self.findings[..self.findings.len().min(most)], wide).table(),
-        );
-        write_rest(out, self.findings.len(), most, "findings")?;
+        let rows = if wide {
+            fleet_table::findings(&self.findings, true)
+        } else {
+            narrow(&self.findings[..self.findings.len().min(SHOWN)])
+        };
+        out.push_str(&rows.table());
+        write_rest(out, self.findings.len(), if wide { usize::MAX } else { SHOWN }, "findings")?;
         writeln!(out, "\n=== Unknown now ===")?;
         let unknown = by_node(&self.unknown);
         out.push_str(&unknown.table());
@@ -258,6 +260,39 @@ impl Waste {
     }
 }
 
+/// Findings in 80 columns: what one comes for is what each costs, so that names give way.
+fn narrow(findings: &[Finding]) -> Rows {
+    const POD_MAX: usize = 33;
+    let row = |f: &Finding| {
+        vec![
+            f.kind.clone(),
+            clip_middle(&format!("{}/{}", f.namespace, f.pod), POD_MAX),
+            f.devices.len().to_string(),
+            fleet_table::percent(Some(f.usage.activity_mean)),
+            fleet_table::percent(f.usage.fb_mean),
+            fleet_table::money(f.saving_per_hour.as_ref()),
+        ]
+    };
+    Rows {
+        headings: vec!["KIND", "POD", "GPUS", "COMPUTE", "MEMORY", "SAVES/H"],
+        rows: findings.iter().map(row).collect(),
+        numbers: vec![2, 3, 4, 5],
+    }
+}
+
+/// At most `most` characters; what is too long loses its middle, because both ends of a pod's name
+/// tell it from others.
+fn clip_middle(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text.to_owned();
+    }
+    let tail = most / 3;
+    let head: String = text.chars().take(most - tail - 1).collect();
+    let end: String = text.chars().skip(length - tail).collect();
+    format!("{head}…{end}")
+}
+
 /// Unknown GPUs of one node and one reason in one row.
 fn by_node(unknown: &[Unknown]) -> Rows {
     let mut rows: BTreeMap<(&str, &str), (u32, usize, &str)> = BTreeMap::new();
@@ -300,4 +335,22 @@ fn wrap(parts: &[String], width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_middle_and_lines_break_between_parts() {
+        assert_eq!(clip_middle("ml/pod", 33), "ml/pod");
+        let long = clip_middle("ml-serve/whisper-api-498a1d81-2830f-xyz", 33);
+        assert_eq!(
+            (long.as_str(), long.chars().count()),
+            ("ml-serve/whisper-api-…1-2830f-xyz", 33)
+        );
+        let parts = ["aaaa", "bbbb", "cccc"].map(str::to_owned);
+        assert_eq!(wrap(&parts, 10), ["aaaa,", "bbbb,", "cccc"]);
+        assert_eq!(wrap(&parts, 11), ["aaaa, bbbb,", "cccc"]);
+    }
 }
