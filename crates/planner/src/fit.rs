@@ -36,6 +36,8 @@ pub enum Obstacle {
     Cpu,
     /// Too little host memory.
     Memory,
+    /// Too little of an extended resource.
+    Extended,
     /// Too few GPUs, or too little of one.
     Gpu,
 }
@@ -175,6 +177,9 @@ pub fn shortage(node: &Node, request: &Request) -> Option<Obstacle> {
     }
     if node.free.memory_bytes < request.memory_bytes {
         return Some(Obstacle::Memory);
+    }
+    if !node.holds_extended(request) {
+        return Some(Obstacle::Extended);
     }
     let mut fits = false;
     each_choice(node, request, &mut |_| fits = true);

@@ -13,6 +13,7 @@
 pub mod fleet;
 pub mod request;
 
+pub mod observe;
 pub mod place;
 
 pub mod demand;
