@@ -68,6 +68,7 @@ pub fn read_nodes(path: &Path) -> Result<Fleet> {
             gpus: (0..number(row, gpu)?).map(|_| Gpu::new(Sharing::Fraction, 0)).collect(),
             picker: GpuPicker::Plan,
             tenants: Vec::new(),
+            extended_free: Default::default(),
         });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -108,12 +109,47 @@ pub fn read_pods(path: &Path) -> Result<Vec<Pod>> {
                 gpu,
                 models,
                 isolation: Isolation::None,
+                extended: Vec::new(),
             }),
             gang: None,
         });
     }
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(pods)
+}
+
+/// A pod, and when it came and how long it ran.
+pub struct Life {
+    /// The pod.
+    pub pod: Pod,
+    /// When it came, in seconds of the trace.
+    pub created: u64,
+    /// For how long it ran, in seconds.
+    pub seconds: u64,
+}
+
+/// Reads the pods of a list that has `creation_time`, `scheduled_time` and `deletion_time`,
+/// sorted by name. Those that were never scheduled are left out.
+pub fn read_lives(path: &Path) -> Result<Vec<Life>> {
+    let table = Table::read(path)?;
+    let at = |name| table.column(name);
+    let (name, created) = (at("name")?, at("creation_time")?);
+    let (scheduled, deleted) = (at("scheduled_time")?, at("deletion_time")?);
+    let mut times = Vec::new();
+    for row in table.rows.iter().filter(|row| !row[scheduled].is_empty()) {
+        let start = number(row, scheduled)?;
+        let seconds = number(row, deleted)?.saturating_sub(start);
+        times.push((row[name].as_str(), number(row, created)?, seconds));
+    }
+    times.sort_unstable();
+    let mut lives = Vec::new();
+    for pod in read_pods(path)? {
+        if let Ok(found) = times.binary_search_by(|(name, ..)| (*name).cmp(&*pod.name)) {
+            let (_, created, seconds) = times[found];
+            lives.push(Life { pod, created, seconds });
+        }
+    }
+    Ok(lives)
 }
 
 /// One order of arrival.

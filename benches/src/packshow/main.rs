@@ -1,5 +1,6 @@
 //! Tables about packing that are not of the openb benchmark.
 
+mod churn;
 mod mig;
 mod optimum;
 mod speed;
@@ -19,6 +20,9 @@ struct Options {
     /// Seed of everything random.
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
+    /// Folder of the openb trace.
+    #[arg(long, global = true, default_value = "../shared/data/openb")]
+    traces: PathBuf,
     /// Write the table as JSON to this file.
     #[arg(long, global = true)]
     out: Option<PathBuf>,
@@ -32,6 +36,8 @@ enum Table {
     Mig,
     /// Joint placement against the optimum on all tiny clusters.
     Optimum,
+    /// Arrivals and departures of the openb trace on a shrunken fleet.
+    Churn,
     /// The time of one decision.
     Speed,
 }
@@ -50,6 +56,7 @@ fn main() -> Result<ExitCode> {
         Table::MigMasks => mig::masks(),
         Table::Mig => mig::stream(options.seed),
         Table::Optimum => optimum::table(),
+        Table::Churn => churn::table(&options.traces, options.seed)?,
         Table::Speed => speed::table(options.seed),
     };
     if let Some(out) = &options.out {

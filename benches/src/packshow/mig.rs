@@ -133,6 +133,7 @@ fn request(profile: &str) -> PodKind {
         gpu: GpuRequest::Mig { profile: profile.into() },
         models: Vec::new(),
         isolation: Isolation::None,
+        extended: Vec::new(),
     })
 }
 
@@ -149,6 +150,7 @@ fn fleet(geometry: &'static MigGeometry) -> Fleet {
         gpus: vec![Gpu::new(Sharing::Mig(geometry), 40_960); 8],
         picker: GpuPicker::Plan,
         tenants: Vec::new(),
+        extended_free: Default::default(),
     };
     Fleet { nodes: (0..GPUS / 8).map(node).collect() }
 }

@@ -123,6 +123,7 @@ fn fleet_of(nodes: &[usize]) -> Fleet {
             gpus: vec![Gpu::new(Sharing::Fraction, 0); gpus],
             picker: GpuPicker::Plan,
             tenants: Vec::new(),
+            extended_free: Default::default(),
         }
     };
     Fleet { nodes: nodes.iter().enumerate().map(node).collect() }
@@ -145,6 +146,7 @@ fn pods_of(pods: &[usize]) -> Vec<Pod> {
                 gpu,
                 models: Vec::new(),
                 isolation: Isolation::None,
+                extended: Vec::new(),
             }),
             gang: None,
         }

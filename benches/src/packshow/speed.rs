@@ -42,6 +42,7 @@ fn fleet(nodes: usize) -> Fleet {
             gpus: vec![Gpu::new(Sharing::Fraction, 40_960); gpus],
             picker: GpuPicker::Plan,
             tenants: Vec::new(),
+            extended_free: Default::default(),
         }
     };
     Fleet { nodes: (0..nodes).map(node).collect() }
@@ -67,6 +68,7 @@ fn kinds(random: &mut Random) -> Vec<PodKind> {
             gpu,
             models,
             isolation: Isolation::None,
+            extended: Vec::new(),
         };
         let mut kind = PodKind::plain(request);
         if in_zone {

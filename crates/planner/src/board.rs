@@ -233,10 +233,7 @@ impl Kind {
             return;
         }
         let node = &fleet.nodes[index];
-        let free = &node.free;
-        let fits = free.pods > 0
-            && free.cpu_milli >= self.request.cpu_milli
-            && free.memory_bytes >= self.request.memory_bytes;
+        let fits = node.holds_all_but_gpus(&self.request);
         let best = if fits { scorer.best_on(node, &self.request) } else { None };
         self.costs[index] = best.map_or(UNFIT, |(cost, _)| cost);
         if let (Some((_, devices)), Some(&survey)) = (best, market.nodes.get(index)) {

@@ -118,6 +118,7 @@ struct Granted {
     memory_mib: BTreeMap<usize, u64>,
     replicas: BTreeMap<usize, u64>,
     mig: BTreeMap<usize, Vec<(u8, u8)>>,
+    extended: BTreeMap<Arc<str>, u64>,
 }
 
 /// Every fault of the plan that gives `pods[i]` the place `placed[i]` on what `before` has free;
@@ -294,6 +295,10 @@ fn add(granted: &mut Granted, pod: &Pod, devices: Devices) {
     granted.cpu_milli = granted.cpu_milli.saturating_add(pod.kind.request.cpu_milli);
     granted.memory_bytes = granted.memory_bytes.saturating_add(pod.kind.request.memory_bytes);
     granted.pods += 1;
+    for (name, count) in &pod.kind.request.extended {
+        let sum = granted.extended.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*count);
+    }
     match devices {
         Devices::None => {}
         Devices::Whole { gpus } => {
@@ -325,6 +330,10 @@ fn overcommitted(node: &Node, granted: &Granted) -> Vec<FaultKind> {
     at_most("cpu", granted.cpu_milli, node.free.cpu_milli);
     at_most("memory", granted.memory_bytes, node.free.memory_bytes);
     at_most("pods", granted.pods, node.free.pods.into());
+    for (name, &count) in &granted.extended {
+        let free = node.extended_free.iter().find(|(key, _)| *key == name).map_or(0, |(_, f)| *f);
+        at_most("an extended resource", count, free);
+    }
     for (index, gpu) in node.gpus.iter().enumerate() {
         let of = |map: &BTreeMap<usize, u64>| map.get(&index).copied().unwrap_or(0);
         let whole = of(&granted.whole);

@@ -36,6 +36,8 @@ pub enum Obstacle {
     Cpu,
     /// Too little host memory.
     Memory,
+    /// Too little of an extended resource.
+    Extended,
     /// Too few GPUs, or too little of one.
     Gpu,
 }
@@ -142,6 +144,10 @@ pub fn could_ever_serve(node: &Node, request: &GpuRequest) -> bool {
 
 /// The profile of `geometry` that `request` is served with: the one named, or the smallest that
 /// holds what is asked. A profile of unknown memory holds no request by memory.
+///
+/// Of profiles with the same memory the one with the least compute is taken, save that the
+/// double-memory 1g comes last: it takes the memory of 2g for half of its compute, and whoever
+/// wants that names it. Published behavior: 8 GiB on an A100-40GB is `2g.10gb`.
 pub fn mig_profile<'a>(
     geometry: &'a MigGeometry,
     request: &GpuRequest,
@@ -160,7 +166,10 @@ pub fn mig_profile<'a>(
         .iter()
         .enumerate()
         .filter(|(_, profile)| holds(profile))
-        .min_by_key(|(index, profile)| (profile.memory_slices, profile.compute_slices, *index))
+        .min_by_key(|(index, profile)| {
+            let double_memory = profile.compute_slices == 1 && profile.memory_slices == 2;
+            (profile.memory_slices, double_memory, profile.compute_slices, *index)
+        })
         // A table has at most a few dozen profiles.
         .map(|(index, profile)| (index as u8, profile))
 }
@@ -175,6 +184,9 @@ pub fn shortage(node: &Node, request: &Request) -> Option<Obstacle> {
     }
     if node.free.memory_bytes < request.memory_bytes {
         return Some(Obstacle::Memory);
+    }
+    if !node.holds_extended(request) {
+        return Some(Obstacle::Extended);
     }
     let mut fits = false;
     each_choice(node, request, &mut |_| fits = true);
@@ -238,5 +250,38 @@ fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn
                 visit(Devices::Mig { gpu: position, profile: index, start });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gpu_autoscaler_model::{A100_40GB, A100_80GB, H100_NVL};
+
+    use super::*;
+
+    fn profile(geometry: &MigGeometry, compute_slices: u8, gib: u32) -> Option<&str> {
+        let request = GpuRequest::MigAtLeast { compute_slices, memory_mib: gib << 10 };
+        mig_profile(geometry, &request).map(|(_, profile)| profile.name.as_ref())
+    }
+
+    #[test]
+    fn the_smallest_profile_on_an_a100_40gb_is_the_published_one() {
+        assert_eq!(profile(&A100_40GB, 1, 4), Some("1g.5gb"));
+        assert_eq!(profile(&A100_40GB, 1, 8), Some("2g.10gb"));
+        assert_eq!(profile(&A100_40GB, 2, 18), Some("3g.20gb"));
+        assert_eq!(profile(&A100_40GB, 7, 100), None);
+    }
+
+    #[test]
+    fn the_same_memory_is_another_profile_on_an_a100_80gb() {
+        assert_eq!(profile(&A100_80GB, 1, 8), Some("1g.10gb"));
+        // The name says 5 GB, 1g.5gb has 4864 MiB.
+        assert_eq!(profile(&A100_40GB, 1, 5), Some("2g.10gb"));
+    }
+
+    #[test]
+    fn a_profile_of_unknown_memory_holds_no_request_by_memory() {
+        assert_eq!(profile(&H100_NVL, 1, 1), None);
+        assert_eq!(profile(&H100_NVL, 2, 0), Some("2g.24gb"));
     }
 }

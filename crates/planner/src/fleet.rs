@@ -58,6 +58,8 @@ pub struct Node {
     pub gpus: Vec<Gpu>,
     /// Who picks the GPU of a pod that is bound here.
     pub picker: GpuPicker,
+    /// What no pod has yet of every other extended resource.
+    pub extended_free: BTreeMap<Arc<str>, u64>,
     /// The pods that are bound here, as far as others look at them.
     pub tenants: Vec<Tenant>,
 }
@@ -275,6 +277,20 @@ pub enum Devices {
 }
 
 impl Node {
+    /// Whether processor, host memory, pods and extended resources suffice for `request`.
+    pub fn holds_all_but_gpus(&self, request: &Request) -> bool {
+        self.free.pods > 0
+            && self.free.cpu_milli >= request.cpu_milli
+            && self.free.memory_bytes >= request.memory_bytes
+            && self.holds_extended(request)
+    }
+
+    /// Whether extended resources suffice for `request`.
+    pub fn holds_extended(&self, request: &Request) -> bool {
+        let free = |name| self.extended_free.get(name).copied().unwrap_or(0);
+        request.extended.iter().all(|(name, count)| free(name) >= *count)
+    }
+
     /// Fully free GPUs.
     pub fn gpus_free(&self) -> u32 {
         // At most `GPUS_PER_NODE_MAX`.
@@ -296,6 +312,10 @@ impl Node {
         free.cpu_milli = free.cpu_milli.checked_sub(request.cpu_milli).expect(short);
         free.memory_bytes = free.memory_bytes.checked_sub(request.memory_bytes).expect(short);
         free.pods = free.pods.checked_sub(1).expect(short);
+        for (name, count) in &request.extended {
+            let free = self.extended_free.get_mut(name).expect(short);
+            *free = free.checked_sub(*count).expect(short);
+        }
         match devices {
             Devices::None => {}
             Devices::Whole { gpus } => {
@@ -332,6 +352,9 @@ impl Node {
         self.free.cpu_milli += request.cpu_milli;
         self.free.memory_bytes += request.memory_bytes;
         self.free.pods += 1;
+        for (name, count) in &request.extended {
+            *self.extended_free.entry(name.clone()).or_default() += count;
+        }
         match devices {
             Devices::None => {}
             Devices::Whole { gpus } => {

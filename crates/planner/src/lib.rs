@@ -13,6 +13,9 @@
 pub mod fleet;
 pub mod request;
 
+pub mod sharing;
+
+pub mod observe;
 pub mod place;
 
 pub mod demand;

@@ -107,6 +107,17 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
             most(&|node| node.free.memory_bytes),
             most(&|node| node.allocatable.memory_bytes),
         ),
+        Obstacle::Extended => {
+            let short = request.extended.iter().max_by_key(|(name, count)| {
+                count.saturating_sub(most(&|node| {
+                    node.extended_free.get(name).copied().unwrap_or(0)
+                }))
+            });
+            let Some((name, count)) = short else { return Remedy::NodeWithout(last) };
+            let free_max = most(&|node| node.extended_free.get(name).copied().unwrap_or(0));
+            // What a node has of it when it is empty is not kept, so that it is not said.
+            return Remedy::Free { resource: last, asked: *count, free_max };
+        }
         Obstacle::Gpu => match request.gpu {
             GpuRequest::Whole { count } => (
                 count.into(),
@@ -152,6 +163,7 @@ impl Obstacle {
             Self::Pods => "pod limit reached",
             Self::Cpu => "too little cpu",
             Self::Memory => "too little memory",
+            Self::Extended => "too little of an extended resource",
             Self::Gpu => "too little GPU",
         }
     }

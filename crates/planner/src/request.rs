@@ -54,6 +54,9 @@ pub struct Request {
     pub models: Vec<Arc<str>>,
     /// The weakest isolation that will do.
     pub isolation: Isolation,
+    /// Every other extended resource by name, sorted: MIG instances and replicas of the device
+    /// plugin, network adapters and so on. Only their counts are compared.
+    pub extended: Vec<(Arc<str>, u64)>,
 }
 
 /// The GPUs that a pod asks for.

@@ -29,6 +29,7 @@ fn node(name: &str, gpus: Vec<Gpu>) -> Node {
         gpus,
         picker: GpuPicker::Plan,
         tenants: Vec::new(),
+        extended_free: Default::default(),
     }
 }
 
@@ -50,6 +51,7 @@ fn pod(name: &str, gpu: GpuRequest) -> Pod {
             gpu,
             models: Vec::new(),
             isolation: Isolation::None,
+            extended: Vec::new(),
         }),
         gang: None,
     }

@@ -178,6 +178,7 @@ mod tests {
                 gpu: GpuRequest::Mig { profile: profile.into() },
                 models: Vec::new(),
                 isolation: Isolation::None,
+                extended: Vec::new(),
             };
             (0..count).for_each(|_| demand.observe(&request));
         }
