@@ -125,16 +125,21 @@ fn parse_nanos(text: &str) -> Result<i128, ParseMoneyError> {
     Ok(if negative { -nanos } else { nanos })
 }
 
-fn write_nanos(f: &mut fmt::Formatter<'_>, nanos: i128, decimals: usize) -> fmt::Result {
+fn write_nanos(
+    f: &mut fmt::Formatter<'_>,
+    symbol: &str,
+    nanos: i128,
+    decimals: usize,
+) -> fmt::Result {
     let unit = 10i128.pow(9 - u32::try_from(decimals).unwrap_or(9).min(9));
     let rounded = round_div(nanos, unit);
     let sign = if rounded < 0 { "-" } else { "" };
     let (scale, rounded) = (NANOS / unit, rounded.unsigned_abs());
     let scale = scale.unsigned_abs();
     if decimals == 0 {
-        write!(f, "{sign}{rounded}")
+        write!(f, "{sign}{symbol}{rounded}")
     } else {
-        write!(f, "{sign}{}.{:0>decimals$}", rounded / scale, rounded % scale)
+        write!(f, "{sign}{symbol}{}.{:0>decimals$}", rounded / scale, rounded % scale)
     }
 }
 
@@ -185,7 +190,7 @@ impl fmt::Display for Exact {
             rest /= 10;
             decimals -= 1;
         }
-        write_nanos(f, self.0, decimals)
+        write_nanos(f, "", self.0, decimals)
     }
 }
 
@@ -235,10 +240,8 @@ impl Money {
 impl fmt::Display for Money {
     /// Two decimals for a person to read; `{:.N}` gives `N`. JSON carries the exact amount.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.currency == Currency::USD {
-            f.write_str("$")?;
-        }
-        write_nanos(f, self.nanos, f.precision().unwrap_or(2))?;
+        let symbol = if self.currency == Currency::USD { "$" } else { "" };
+        write_nanos(f, symbol, self.nanos, f.precision().unwrap_or(2))?;
         if self.currency != Currency::USD {
             write!(f, " {}", self.currency)?;
         }
@@ -357,6 +360,7 @@ mod tests {
         assert_eq!(format!("{money:.4}"), "$2.9950");
         assert_eq!(format!("{money:?}"), "2.995 USD");
         assert_eq!(usd("-0.004").to_string(), "$0.00");
+        assert_eq!(usd("-1.5").to_string(), "-$1.50");
         let euro: Currency = "EUR".parse().expect("valid");
         assert_eq!(Money::from_nanos(1_250_000_000, euro).to_string(), "1.25 EUR");
     }

@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use gpu_autoscaler_model::{GpuSample, Interval, NodeName, Scrape, ScrapeCounts, Timestamp};
 use reqwest::{Client, Url};
@@ -34,18 +33,11 @@ impl Prometheus {
         Shown::of(&self.base)
     }
 
-    /// The last value of every series, not older than `window` at `at`; each with the time at
-    /// which it was scraped.
-    pub async fn latest(&self, at: Timestamp, window: Duration) -> (Vec<GpuSample>, Scrape) {
-        // A range selector gives scrape times; an instant selector would give `at` for all and
-        // make a dead exporter look alive for five minutes.
-        let query = format!("{}[{}s]", selector(), window.as_secs().max(1));
-        self.samples(at, &query).await
-    }
-
-    /// All values within `interval`, for filling a window at start.
+    /// All values within `interval`, each with the time at which it was scraped.
     pub async fn history(&self, interval: Interval) -> (Vec<GpuSample>, Scrape) {
-        let secs = (interval.millis() / 1000).max(1);
+        // A range selector gives scrape times; an instant one would give the time of the query to
+        // values up to five minutes old and make a dead exporter look alive.
+        let secs = interval.millis().div_ceil(1000).max(1);
         self.samples(interval.end, &format!("{}[{secs}s]", selector())).await
     }
 
