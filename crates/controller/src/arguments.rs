@@ -117,11 +117,35 @@ pub struct Arguments {
     )]
     pub zap_devel: bool,
 
+    /// Taken from earlier releases; without effect, which is logged.
+    #[arg(long, value_name = "PORT", hide = true)]
+    pub webhook_port: Option<u16>,
+
+    /// Taken from earlier releases; without effect, which is logged.
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    pub zap_stacktrace_level: Option<String>,
+
+    /// Taken from earlier releases; without effect, which is logged.
+    #[arg(long, value_name = "FORM", hide = true)]
+    pub zap_time_encoding: Option<String>,
+
     /// Ends the process at the first time that an effect reaches this step. Only in builds with
     /// debug assertions, for tests of crashes.
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "STEP", value_enum, hide = true)]
     pub fail_at: Option<FailAt>,
+}
+
+impl Arguments {
+    /// Flags of earlier releases that were given and have no effect, with the reason.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let given = [
+            (self.webhook_port.is_some(), "--webhook-port", "there is no admission server yet"),
+            (self.zap_stacktrace_level.is_some(), "--zap-stacktrace-level", "errors name causes"),
+            (self.zap_time_encoding.is_some(), "--zap-time-encoding", "times are RFC 3339"),
+        ];
+        given.into_iter().filter(|(given, ..)| *given).map(|(_, flag, why)| (flag, why)).collect()
+    }
 }
 
 /// A step of an effect at which a test ends the process.
@@ -239,8 +263,12 @@ mod tests {
             "--zap-log-level=debug",
             "--zap-encoder=console",
             "--zap-devel=false",
+            "--zap-stacktrace-level=error",
+            "--zap-time-encoding=epoch",
+            "--webhook-port=9443",
         ])
         .expect("published flags");
+        assert_eq!(given.without_effect().len(), 3);
         assert!(given.leader_elect && !given.zap_devel);
         assert_eq!(given.health_probe_bind_address, Bind(None));
         assert!(!parse(&["--leader-elect=false"]).expect("published").leader_elect);

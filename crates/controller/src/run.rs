@@ -45,6 +45,9 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let probes = open(&arguments.health_probe_bind_address).await?;
     let api = connect::api(arguments.kubeconfig.as_deref()).await?;
     let identity = connect::identity();
+    for (flag, why) in arguments.without_effect() {
+        warn!(flag, why, "flag without effect");
+    }
     info!(%identity, version = env!("CARGO_PKG_VERSION"), "start");
 
     let (stopping, stopped) = watch::channel(false);

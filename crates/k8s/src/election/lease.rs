@@ -66,7 +66,9 @@ impl Elector {
         match self.write(&claim).await {
             Ok(()) => Ok(()),
             Err(error) if error.code() == Some(409) => self.read().await,
-            Err(error) if error.code() == Some(404) => {
+            // Somebody deleted it. On a creation the same answer says that the namespace is
+            // missing, which is an error.
+            Err(error) if error.code() == Some(404) && claim.over.is_some() => {
                 self.election.observe(Instant::now(), None);
                 Ok(())
             }
