@@ -40,6 +40,9 @@ const STEADY: [Load; 8] = [
 /// Longer than anybody looks.
 const LIFE: Duration = Duration::from_secs(30 * 86_400);
 
+/// For how long the first pods have been running: longer than anybody looks back.
+const AGE: Duration = Duration::from_secs(3_600);
+
 /// A world without chance in time: no faults, no pod that ends.
 pub fn planted(planting: &Planting) -> WorldSpec {
     let mut chance = Chance::stream(planting.seed, "planted");
@@ -68,9 +71,11 @@ pub fn planted(planting: &Planting) -> WorldSpec {
             _ => STEADY[number % STEADY.len()],
         };
         let curve = Curve::draw(load, count, &mut chance);
-        let at = if number < late_from { Duration::ZERO } else { planting.late };
+        // What is there from the start runs already, so that no warm-up is seen as waste.
+        let early = number < late_from;
+        let (at, age) = if early { (Duration::ZERO, AGE) } else { (planting.late, Duration::ZERO) };
         let job = name_job(load, number as u64, resource, count, LIFE, curve, &mut chance);
-        arrivals.push(Arrival { at, age: Duration::ZERO, job: Job { successors: 0, ..job } });
+        arrivals.push(Arrival { at, age, job: Job { successors: 0, ..job } });
     }
     WorldSpec {
         seed: planting.seed,

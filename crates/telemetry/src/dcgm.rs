@@ -101,11 +101,18 @@ pub fn samples<'a>(
     series: impl IntoIterator<Item = Series<'a>>,
     origin: &Origin,
 ) -> (Vec<GpuSample>, Vec<Dropped>) {
+    let series: Vec<Series<'a>> = series.into_iter().collect();
+    // Prometheus gives all series of a target the target's labels, and keeps what the exporter
+    // says of a holder under `exported_…` only where it says something: the plain label on the
+    // line of a free or shared device is then the exporter's own pod.
+    let exported =
+        series.iter().any(|one| one.labels.iter().any(|(key, _)| *key == "exported_pod"));
+    let labels = if exported { PodLabels::Exported } else { PodLabels::Plain };
     let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
     let mut dropped = Vec::new();
     for series in series {
         let Some(metric) = METRICS.iter().position(|name| *name == series.name) else { continue };
-        if let Err(why) = sort_in(&series, metric, origin, &mut groups) {
+        if let Err(why) = sort_in(&series, metric, origin, labels, &mut groups) {
             let device = series.label("UUID").map(str::to_owned);
             dropped.push(Dropped { metric: series.name.to_owned(), device, why });
         }
@@ -138,6 +145,7 @@ fn sort_in(
     series: &Series<'_>,
     metric: usize,
     origin: &Origin,
+    labels: PodLabels,
     groups: &mut BTreeMap<GroupKey, Group>,
 ) -> Result<(), DropReason> {
     if is_blank(series.value) {
@@ -153,15 +161,15 @@ fn sort_in(
     let uuid = series.label("UUID").or_else(|| series.label("uuid")).ok_or(DropReason::NoDevice)?;
     let device = Device { uuid: uuid.into(), instance: instance(series)? };
     let node = node(series, origin).ok_or(DropReason::NoNode)?;
-    let pod = pod_label(series, "pod")
-        .map(|name| ObjectKey::new(pod_label(series, "namespace").unwrap_or_default(), name));
+    let label = |name| pod_label(series, labels, name);
+    let pod = label("pod").map(|name| ObjectKey::new(label("namespace").unwrap_or_default(), name));
     let key = GroupKey { node, device, pod };
     let group = groups.entry(key).or_insert_with(|| Group {
         at,
         values: [None; METRICS.len()],
         model: series.label("modelName").and_then(GpuModel::parse),
         uid: series.label("pod_uid").map(Uid::from),
-        container: pod_label(series, "container").unwrap_or_default().into(),
+        container: label("container").unwrap_or_default().into(),
         replica: series.label("vgpu").is_some(),
     });
     // Prometheus may hold an older last value of a counter than of its neighbors.
@@ -216,17 +224,24 @@ fn node(series: &Series<'_>, origin: &Origin) -> Option<NodeName> {
         .map(NodeName::from)
 }
 
-/// A label about the pod that holds the device. Where Prometheus attaches labels of the scraped
-/// pod under the same name, it keeps the exporter's as `exported_…`.
-fn pod_label<'s>(series: &'s Series<'_>, name: &str) -> Option<&'s str> {
-    series
-        .labels
-        .iter()
-        .find_map(|(key, value)| {
+/// Under which names the labels about the pod that holds a device arrive.
+#[derive(Clone, Copy, Debug)]
+enum PodLabels {
+    /// As the exporter writes them.
+    Plain,
+    /// With the prefix `exported_`.
+    Exported,
+}
+
+/// A label about the pod that holds the device; `None` when absent or empty.
+fn pod_label<'s>(series: &'s Series<'_>, labels: PodLabels, name: &str) -> Option<&'s str> {
+    match labels {
+        PodLabels::Plain => series.label(name),
+        PodLabels::Exported => series.labels.iter().find_map(|(key, value)| {
             let stem = key.strip_prefix("exported_")?;
             (stem == name && !value.is_empty()).then_some(value.as_ref())
-        })
-        .or_else(|| series.label(name))
+        }),
+    }
 }
 
 fn finish(groups: BTreeMap<GroupKey, Group>, dropped: &mut Vec<Dropped>) -> Vec<GpuSample> {

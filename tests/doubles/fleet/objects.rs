@@ -18,7 +18,7 @@ pub fn nodes(world: &World) -> Vec<Json> {
 /// The scheduler is left out, because what is true was written down before.
 pub fn pods(world: &World, start: Timestamp) -> (Vec<Json>, Vec<Json>) {
     let (early, late): (Vec<Pod>, Vec<Pod>) =
-        existing(world.snapshot().pods).partition(|pod| pod.created == start);
+        existing(world.snapshot().pods).partition(|pod| pod.created <= start);
     let manifests = |pods: Vec<Pod>| pods.iter().map(pod_manifest).collect();
     (manifests(early), manifests(late))
 }

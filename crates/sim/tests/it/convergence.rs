@@ -19,18 +19,22 @@ fn world(seed: u64, gpus: u32, faults: Faults) -> World {
     })
 }
 
-/// Seeds to run: one when `SEED` is set.
+/// Seeds to run: that of `SEED`, else as many as `TIMES` says, else `count`.
 #[expect(clippy::disallowed_methods, reason = "whoever runs a test names its seed there")]
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => (0..count).collect(),
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("`{name}={text}` is no number")))
+    };
+    match (number("SEED"), number("TIMES")) {
+        (Some(seed), _) => vec![seed],
+        (None, times) => (0..times.unwrap_or(count)).collect(),
     }
 }
 
 #[test]
 fn after_faults_and_healing_the_findings_are_the_truth() {
-    for seed in seeds(40) {
+    for seed in seeds(24) {
         let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
         let faulty = driver.world.start().after(Duration::from_secs(3_600 + 97 * seed));
         driver.run(faulty);
@@ -46,7 +50,7 @@ fn after_faults_and_healing_the_findings_are_the_truth() {
 
 #[test]
 fn under_faults_nothing_busy_is_ever_accused() {
-    for seed in seeds(12) {
+    for seed in seeds(8) {
         let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
         let mut at = driver.world.start();
         for _ in 0..90 {
@@ -64,7 +68,7 @@ fn under_faults_nothing_busy_is_ever_accused() {
 
 #[test]
 fn every_finding_is_announced_once_while_its_event_lives() {
-    for seed in seeds(12) {
+    for seed in seeds(8) {
         let mut driver = Driver::new(world(seed, 64, Faults::drawn(seed)), Policy::published());
         // Shorter than an Event lives, so that none is written anew.
         let end = driver.world.start().after(Duration::from_secs(3_000));

@@ -128,6 +128,31 @@ fn prometheus_keeps_the_holder_under_exported_labels() {
 }
 
 #[test]
+fn labels_of_the_scraped_target_are_no_holder_and_no_part_of_a_shared_device() {
+    // Prometheus Operator: every series of the target carries the exporter's own pod.
+    let line = |gpu: &str, pod: &str, value: u32| {
+        let exported = match pod {
+            "" => String::new(),
+            pod => format!(",exported_namespace=\"ml\",exported_pod=\"{pod}\",vgpu=\"0\""),
+        };
+        format!(
+            "DCGM_FI_DEV_GPU_UTIL{{UUID=\"{gpu}\",Hostname=\"n1\",namespace=\"gpu-operator\",\
+             pod=\"exporter-abc\"{exported}}} {value}\n"
+        )
+    };
+    let text = [line("GPU-1", "", 12), line("GPU-1", "a", 12), line("GPU-1", "b", 0)].concat();
+    check(
+        &(text + &line("GPU-2", "", 0)),
+        expect![[r#"
+            n1 GPU-1 ? SharedDevice GPU_UTIL 12.0 % fb ?/? ?
+            n1 GPU-1 ml/a SharedPart GPU_UTIL 12.0 % fb ?/? ?
+            n1 GPU-1 ml/b SharedPart GPU_UTIL 0.0 % fb ?/? ?
+            n1 GPU-2 ? Exclusive GPU_UTIL 0.0 % fb ?/? ?
+        "#]],
+    );
+}
+
+#[test]
 fn a_shared_device_tells_pods_apart_only_by_process_counters() {
     let Some(text) = shared("t4-timeslice-virtual-gpus.prom") else { return };
     check(
