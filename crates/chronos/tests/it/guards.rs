@@ -141,7 +141,8 @@ fn with_the_timer_killed(sandbox: &Sandbox, manager: &Manager) {
     manager.stop(&timer);
     await_some("the end of the tree", || tree.iter().all(|pid| gone(*pid)).then_some(()));
     let end = lease.deadline.as_nanos() + 300_000_000;
-    let late = (i128::from(chronos::os::clock::boottime().as_nanos()) - i128::from(end)) / 1_000_000;
+    let late =
+        (i128::from(chronos::os::clock::boottime().as_nanos()) - i128::from(end)) / 1_000_000;
     println!("guards: timer and supervisor killed: the guardian ended the tree {late} ms late");
     assert!((-5..=i128::from(LATE_MILLIS)).contains(&late), "{late} ms late");
     crate::sandbox::record("timer_killed", &json!({ "late_ms": late as i64 }));
