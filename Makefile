@@ -58,10 +58,6 @@ cluster: programs ## Start the test control plane and print its kubeconfig; Ctrl
 dev-cluster: ## The same with 20 GPU nodes and a Prometheus.
 	@$(MAKE) --no-print-directory cluster CLUSTER_ARGS='--nodes 20 --prometheus'
 
-.PHONY: image
-image: ## Write an OCI image layout of the controller to target/image, without Docker.
-	@.ci/image
-
 .PHONY: bench
 bench: ## Measure; results and their commands are in benches/results/.
 	@benches/run

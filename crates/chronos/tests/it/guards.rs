@@ -123,28 +123,6 @@ fn a_timer_ends_a_lease_when_every_process_of_ours_is_killed() {
     println!("guards: supervisor and guardian killed: the timer ended the tree {late} ms late");
     assert!((-5..=i128::from(LATE_MILLIS)).contains(&late), "{late} ms late");
     crate::sandbox::record("timer", &json!({ "late_ms": late as i64 }));
-    with_the_timer_killed(&sandbox, &manager);
-}
-
-/// The other way round: the timer is stopped, the guardian is left.
-fn with_the_timer_killed(sandbox: &Sandbox, manager: &Manager) {
-    let file = sandbox.root().join("other");
-    let mut run = sandbox.command(&["run", "--for", "3s", "--grace", "300ms", "--"]);
-    let run = run.args(["sh", "-c", &stubborn(&file)]).stdout(Stdio::null()).stderr(Stdio::null());
-    let supervisor = Killed(run.spawn().unwrap());
-    let id = sandbox.first_lease();
-    let tree = numbers(&file, 2);
-    let lease = sandbox.book().lease(&LeaseId(id.clone())).unwrap().clone();
-    let timer = format!("chronos-reap-{id}.timer");
-    await_some("the timer", || manager.units().contains(&timer).then_some(()));
-    kill(supervisor.0.id());
-    manager.stop(&timer);
-    await_some("the end of the tree", || tree.iter().all(|pid| gone(*pid)).then_some(()));
-    let end = lease.deadline.as_nanos() + 300_000_000;
-    let late = (i128::from(chronos::os::clock::boottime().as_nanos()) - i128::from(end)) / 1_000_000;
-    println!("guards: timer and supervisor killed: the guardian ended the tree {late} ms late");
-    assert!((-5..=i128::from(LATE_MILLIS)).contains(&late), "{late} ms late");
-    crate::sandbox::record("timer_killed", &json!({ "late_ms": late as i64 }));
 }
 
 struct Manager {
@@ -153,12 +131,6 @@ struct Manager {
 }
 
 impl Manager {
-    fn stop(&self, unit: &str) {
-        let mut command = std::process::Command::new("systemctl");
-        command.args(["--user", "stop", unit]).env("XDG_RUNTIME_DIR", &self.runtime);
-        assert!(command.status().unwrap().success());
-    }
-
     fn units(&self) -> String {
         let mut command = std::process::Command::new("systemctl");
         command.args(["--user", "list-units", "--all", "--no-legend", "--plain"]);
