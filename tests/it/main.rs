@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "a test binary has no users of its items")]
 
+mod chart;
 mod control_plane;
 mod controller;
 mod prometheus;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, thread};
 
@@ -101,12 +101,20 @@ impl Prometheus {
     /// # Errors
     /// [`PrometheusError::Missing`] names the package; all others say what failed.
     pub fn start(options: &Options) -> Result<Self, PrometheusError> {
+        Self::start_with_rules(options, &[])
+    }
+
+    /// As [`Prometheus::start`], with these files of recording and alerting rules.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`]; a rule that cannot be parsed ends Prometheus.
+    pub fn start_with_rules(options: &Options, rules: &[PathBuf]) -> Result<Self, PrometheusError> {
         let program = Program::Prometheus.find()?;
         let scratch = ScratchDir::create("prometheus").map_err(PrometheusError::Prepare)?;
         let port = LoopbackPort::reserve().map_err(PrometheusError::Prepare)?;
         write_targets(scratch.path(), &options.targets).map_err(PrometheusError::Prepare)?;
         let config = scratch
-            .write("prometheus.yml", &configuration(options).to_string())
+            .write("prometheus.yml", &configuration(options, rules).to_string())
             .map_err(PrometheusError::Prepare)?;
         let command = CommandLine::new(
             program,
@@ -127,7 +135,15 @@ impl Prometheus {
     /// # Panics
     /// When Prometheus does not start; and instead of skipping under `REQUIRE_ALL=1`.
     pub fn start_or_skip(options: &Options) -> Option<Self> {
-        match Self::start(options) {
+        Self::start_with_rules_or_skip(options, &[])
+    }
+
+    /// As [`Prometheus::start_with_rules`] for a test, as [`Prometheus::start_or_skip`].
+    ///
+    /// # Panics
+    /// As [`Prometheus::start_or_skip`].
+    pub fn start_with_rules_or_skip(options: &Options, rules: &[PathBuf]) -> Option<Self> {
+        match Self::start_with_rules(options, rules) {
             Ok(this) => Some(this),
             Err(PrometheusError::Missing(missing)) => {
                 skip_or_fail(&missing.to_string());
@@ -237,10 +253,11 @@ impl Drop for Prometheus {
 }
 
 /// The configuration; JSON is YAML.
-fn configuration(options: &Options) -> Value {
+fn configuration(options: &Options, rules: &[PathBuf]) -> Value {
     let interval = format!("{}ms", options.scrape_interval.as_millis());
     json!({
         "global": { "scrape_interval": interval, "scrape_timeout": interval },
+        "rule_files": rules,
         "scrape_configs": [{
             "job_name": "exporters",
             "honor_labels": options.honor_labels,
