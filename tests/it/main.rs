@@ -4,4 +4,5 @@
 
 mod control_plane;
 mod controller;
+mod packing;
 mod prometheus;

@@ -58,36 +58,57 @@ fn shrunk(fleet: &Fleet, capacity_milli: f64, seed: u64) -> Fleet {
     Fleet { nodes }
 }
 
-/// Draws arrivals at the rate that asks for `load` of the capacity on average.
-fn arrivals(
-    lives: &[Life],
-    capacity_milli: f64,
-    load: f64,
-    random: &mut Random,
-) -> Vec<(f64, usize)> {
+/// A pod of a run.
+struct Arrival {
+    /// Milliseconds from the start.
+    at: u64,
+    /// Position in the list of lives.
+    life: usize,
+    /// For how long it runs, in milliseconds.
+    millis: u64,
+}
+
+/// Draws arrivals at the rate that asks for `load` of the capacity on average. The run begins in
+/// the middle of things: at its start come pods that have run for some part of their time, drawn
+/// by how long they run, until they ask for the load.
+fn arrivals(lives: &[Life], capacity_milli: f64, load: f64, random: &mut Random) -> Vec<Arrival> {
+    // Between 0 and 1, from 53 uniform bits, and never 0.
+    let uniform = |random: &mut Random| ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+    let mut ends: Vec<f64> = Vec::new();
+    for life in lives {
+        ends.push(ends.last().copied().unwrap_or(0.0) + life.seconds as f64);
+    }
+    let total = ends.last().copied().unwrap_or(0.0);
+    let mut all = Vec::new();
+    let mut asked = 0.0;
+    while asked < load * capacity_milli {
+        let ticket = uniform(random) * total;
+        let life = ends.partition_point(|&end| end < ticket).min(lives.len() - 1);
+        asked += milli(&lives[life].pod.kind);
+        let left = uniform(random) * lives[life].seconds as f64;
+        all.push(Arrival { at: 0, life, millis: (left * 1e3) as u64 });
+    }
     let work = lives.iter().map(|life| milli(&life.pod.kind) * life.seconds as f64).sum::<f64>();
     let gap = work / lives.len() as f64 / (load * capacity_milli);
     let mut now = 0.0;
-    let draw = |_| {
-        // Exponential, from 53 uniform bits.
-        let uniform = ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
-        now += -uniform.ln() * gap;
-        (now, random.below(lives.len()))
-    };
-    (0..ARRIVALS).map(draw).collect()
+    for _ in 0..ARRIVALS {
+        now += -uniform(random).ln() * gap;
+        let life = random.below(lives.len());
+        let millis = lives[life].seconds * 1_000;
+        all.push(Arrival { at: (now * 1e3) as u64, life, millis });
+    }
+    all
 }
 
-fn run(fleet: &Fleet, lives: &[Life], order: &[(f64, usize)], strategy: Strategy) -> Sums {
+fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> Sums {
     let mut fleet = fleet.clone();
     let mut demand = Demand::default();
     lives.iter().for_each(|life| demand.observe(&life.pod.kind.request));
     let mut board = Board::new(Scorer::new(strategy, &demand, &fleet), &fleet);
     let mut kinds: BTreeMap<&PodKind, KindIndex> = BTreeMap::new();
-    // Milliseconds, so that the order is exact.
-    let millis = |seconds: f64| (seconds * 1e3) as u64;
     let mut events: BTreeSet<(u64, bool, usize)> =
-        order.iter().enumerate().map(|(index, &(at, _))| (millis(at), true, index)).collect();
-    let (from, to) = (millis(order[ARRIVALS / 2].0), millis(order[ARRIVALS - 1].0));
+        order.iter().enumerate().map(|(index, arrival)| (arrival.at, true, index)).collect();
+    let (from, to) = (order[order.len() - ARRIVALS / 2].at, order[order.len() - 1].at);
     let mut running: BTreeMap<usize, Assignment> = BTreeMap::new();
     let mut waiting: VecDeque<usize> = VecDeque::new();
     let mut sums = Sums::default();
@@ -103,10 +124,10 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[(f64, usize)], strategy: Strategy
         sums.waiting += waits * held;
         last = now;
         if arrival {
-            waits += milli(&lives[order[index].1].pod.kind);
+            waits += milli(&lives[order[index].life].pod.kind);
             waiting.push_back(index);
         } else if let Some(assignment) = running.remove(&index) {
-            let kind = &lives[order[index].1].pod.kind;
+            let kind = &lives[order[index].life].pod.kind;
             allocated -= milli(kind);
             fleet.give_back(&kind.request, assignment);
             board.changed(assignment.node);
@@ -114,8 +135,7 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[(f64, usize)], strategy: Strategy
         // First come, first served, but whoever does not fit lets the next one try.
         let mut refused: BTreeSet<&PodKind> = BTreeSet::new();
         waiting.retain(|&index| {
-            let life = &lives[order[index].1];
-            let kind = &life.pod.kind;
+            let kind = &lives[order[index].life].pod.kind;
             if refused.contains(kind) {
                 return true;
             }
@@ -129,7 +149,7 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[(f64, usize)], strategy: Strategy
             allocated += milli(kind);
             waits -= milli(kind);
             running.insert(index, assignment);
-            events.insert((now + life.seconds * 1_000, false, index));
+            events.insert((now + order[index].millis, false, index));
             false
         });
     }
