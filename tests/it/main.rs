@@ -5,4 +5,5 @@
 mod chart;
 mod control_plane;
 mod controller;
+mod packing;
 mod prometheus;

@@ -1,6 +1,7 @@
-//! Arrivals and departures of the openb trace on a shrunken fleet.
+//! Arrivals and departures on a shrunken fleet: the pods of the openb trace with their own run
+//! times, at a rate that fills the fleet. At the trace's own rate 65 GPUs are the most in use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use anyhow::Result;
@@ -13,10 +14,14 @@ use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
 use crate::Printed;
 
-/// The fleet is shrunk to hold this part of the time-averaged demand.
-const CAPACITY_OF_MEAN: f64 = 1.1;
-/// Orders of the fleet's nodes that are averaged.
-const ORDERS: u64 = 5;
+/// The part of the fleet that is kept.
+const FLEET_PART: f64 = 0.25;
+/// Mean demand as a part of the GPUs.
+const LOADS: [f64; 3] = [0.7, 0.9, 1.05];
+/// Arrivals of a run; the first half warms up.
+const ARRIVALS: usize = 20_000;
+/// Runs that are averaged, each with its own arrivals and order of nodes.
+const RUNS: u64 = 3;
 
 const STRATEGIES: [(&str, Strategy); 4] = [
     ("default", Strategy::Default),
@@ -25,14 +30,14 @@ const STRATEGIES: [(&str, Strategy); 4] = [
     ("random", Strategy::Random { seed: 1 }),
 ];
 
-/// Sums over the trace.
+/// Averages over a run.
 #[derive(Default)]
 struct Sums {
-    /// Thousandths of GPU allocated x seconds.
+    /// Thousandths of GPU allocated, averaged over time.
     allocated: f64,
-    /// Empty nodes x seconds.
+    /// Empty nodes, averaged over time.
     empty_nodes: f64,
-    /// Thousandths of GPU that waited x seconds.
+    /// Thousandths of GPU that waited, averaged over time.
     waiting: f64,
 }
 
@@ -40,7 +45,7 @@ fn milli(kind: &PodKind) -> f64 {
     f64::from(kind.request.gpu_milli())
 }
 
-/// Every `n`th node of the fleet in random order, so that what is left has the capacity.
+/// Nodes of the fleet in random order until they have the capacity.
 fn shrunk(fleet: &Fleet, capacity_milli: f64, seed: u64) -> Fleet {
     let mut nodes = fleet.nodes.clone();
     Random(seed).shuffle(&mut nodes);
@@ -53,99 +58,146 @@ fn shrunk(fleet: &Fleet, capacity_milli: f64, seed: u64) -> Fleet {
     Fleet { nodes }
 }
 
-fn run(fleet: &Fleet, lives: &[Life], strategy: Strategy, from: u64, to: u64) -> Sums {
+/// A pod of a run.
+struct Arrival {
+    /// Milliseconds from the start.
+    at: u64,
+    /// Position in the list of lives.
+    life: usize,
+    /// For how long it runs, in milliseconds.
+    millis: u64,
+}
+
+/// Draws arrivals at the rate that asks for `load` of the capacity on average. The run begins in
+/// the middle of things: at its start come pods that have run for some part of their time, drawn
+/// by how long they run, until they ask for the load.
+fn arrivals(lives: &[Life], capacity_milli: f64, load: f64, random: &mut Random) -> Vec<Arrival> {
+    // Between 0 and 1, from 53 uniform bits, and never 0.
+    let uniform = |random: &mut Random| ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+    let mut ends: Vec<f64> = Vec::new();
+    for life in lives {
+        ends.push(ends.last().copied().unwrap_or(0.0) + life.seconds as f64);
+    }
+    let total = ends.last().copied().unwrap_or(0.0);
+    let mut all = Vec::new();
+    let mut asked = 0.0;
+    while asked < load * capacity_milli {
+        let ticket = uniform(random) * total;
+        let life = ends.partition_point(|&end| end < ticket).min(lives.len() - 1);
+        asked += milli(&lives[life].pod.kind);
+        let left = uniform(random) * lives[life].seconds as f64;
+        all.push(Arrival { at: 0, life, millis: (left * 1e3) as u64 });
+    }
+    let work = lives.iter().map(|life| milli(&life.pod.kind) * life.seconds as f64).sum::<f64>();
+    let gap = work / lives.len() as f64 / (load * capacity_milli);
+    let mut now = 0.0;
+    for _ in 0..ARRIVALS {
+        now += -uniform(random).ln() * gap;
+        let life = random.below(lives.len());
+        let millis = lives[life].seconds * 1_000;
+        all.push(Arrival { at: (now * 1e3) as u64, life, millis });
+    }
+    all
+}
+
+fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> Sums {
     let mut fleet = fleet.clone();
     let mut demand = Demand::default();
     lives.iter().for_each(|life| demand.observe(&life.pod.kind.request));
     let mut board = Board::new(Scorer::new(strategy, &demand, &fleet), &fleet);
     let mut kinds: BTreeMap<&PodKind, KindIndex> = BTreeMap::new();
     let mut events: BTreeSet<(u64, bool, usize)> =
-        lives.iter().enumerate().map(|(index, life)| (life.created, true, index)).collect();
+        order.iter().enumerate().map(|(index, arrival)| (arrival.at, true, index)).collect();
+    let (from, to) = (order[order.len() - ARRIVALS / 2].at, order[order.len() - 1].at);
     let mut running: BTreeMap<usize, Assignment> = BTreeMap::new();
-    let mut waiting: BTreeSet<usize> = BTreeSet::new();
+    let mut waiting: VecDeque<usize> = VecDeque::new();
     let mut sums = Sums::default();
-    let (mut last, mut allocated) = (from, 0.0);
-    let empty_at_start: Vec<_> = fleet.nodes.iter().map(|node| node.free).collect();
+    let (mut last, mut allocated, mut waits) = (0, 0.0, 0.0);
     while let Some((now, arrival, index)) = events.pop_first() {
-        let now_counted = now.clamp(from, to);
-        let held = (now_counted - last.min(now_counted)) as f64;
-        let empty =
-            fleet.nodes.iter().zip(&empty_at_start).filter(|(node, full)| node.free == **full);
+        if last >= to {
+            break;
+        }
+        let held = (now.clamp(from, to) - last.clamp(from, to)) as f64 / (to - from) as f64;
+        let empty = fleet.nodes.iter().filter(|node| node.free == node.allocatable).count();
         sums.allocated += allocated * held;
-        sums.empty_nodes += empty.count() as f64 * held;
-        sums.waiting += waiting.iter().map(|&w| milli(&lives[w].pod.kind)).sum::<f64>() * held;
-        last = now_counted.max(last);
+        sums.empty_nodes += empty as f64 * held;
+        sums.waiting += waits * held;
+        last = now;
         if arrival {
-            waiting.insert(index);
+            waits += milli(&lives[order[index].life].pod.kind);
+            waiting.push_back(index);
         } else if let Some(assignment) = running.remove(&index) {
-            allocated -= milli(&lives[index].pod.kind);
-            fleet.give_back(&lives[index].pod.kind.request, assignment);
+            let kind = &lives[order[index].life].pod.kind;
+            allocated -= milli(kind);
+            fleet.give_back(&kind.request, assignment);
             board.changed(assignment.node);
         }
-        // First come, first served, but who does not fit lets the next one try.
-        for index in waiting.clone() {
-            let kind = &lives[index].pod.kind;
-            let number = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
-            if let Some(assignment) = board.best(&fleet, number, None) {
-                fleet.take(&kind.request, assignment);
-                board.changed(assignment.node);
-                allocated += milli(kind);
-                waiting.remove(&index);
-                running.insert(index, assignment);
-                events.insert((now + lives[index].seconds, false, index));
+        // First come, first served, but whoever does not fit lets the next one try.
+        let mut refused: BTreeSet<&PodKind> = BTreeSet::new();
+        waiting.retain(|&index| {
+            let kind = &lives[order[index].life].pod.kind;
+            if refused.contains(kind) {
+                return true;
             }
-        }
+            let number = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
+            let Some(assignment) = board.best(&fleet, number, None) else {
+                refused.insert(kind);
+                return true;
+            };
+            fleet.take(&kind.request, assignment);
+            board.changed(assignment.node);
+            allocated += milli(kind);
+            waits -= milli(kind);
+            running.insert(index, assignment);
+            events.insert((now + order[index].millis, false, index));
+            false
+        });
     }
     sums
 }
 
-/// Prints time-averaged allocation, nodes that could be off, and GPU that waited.
+/// Prints time-averaged allocation, nodes that could be off, and GPUs that waited.
 pub fn table(traces: &Path, seed: u64) -> Result<Printed> {
     if !traces.is_dir() {
         println!("skipped: {} absent", traces.display());
         return Ok(Printed { json: serde_json::json!({ "skipped": true }), broken: Vec::new() });
     }
-    let fleet = trace::read_nodes(&traces.join("csv/openb_node_list_gpu_node.csv"))?;
+    let whole = trace::read_nodes(&traces.join("csv/openb_node_list_gpu_node.csv"))?;
     let lives = trace::read_lives(&traces.join("csv/openb_pod_list_default.csv"))?;
     let lives: Vec<Life> = lives.into_iter().filter(|life| life.seconds > 0).collect();
-    // Most pods come in the last part of the trace: the middle 80 % of arrivals are measured.
-    let mut created: Vec<u64> = lives.iter().map(|life| life.created).collect();
-    created.sort_unstable();
-    let (from, to) = (created[created.len() / 10], created[created.len() * 9 / 10]);
-    let in_window = |life: &Life| {
-        let end = (life.created + life.seconds).min(to);
-        end.saturating_sub(life.created.max(from)) as f64 * milli(&life.pod.kind)
-    };
-    let mean = lives.iter().map(in_window).sum::<f64>() / (to - from) as f64;
+    let all: f64 = whole.nodes.iter().map(|node| f64::from(node.gpu_free_milli())).sum();
     let mut rows = Vec::new();
     println!(
-        "openb default, {} pods, {:.1} days; fleets of {CAPACITY_OF_MEAN} x the mean demand of \
-         {:.0} GPUs",
-        lives.len(),
-        (to - from) as f64 / 86_400.0,
-        mean / 1000.0
+        "openb default, {} pods and their run times, a quarter of the fleet, {ARRIVALS} arrivals",
+        lives.len()
     );
     println!(
-        "{:<10} {:>12} {:>14} {:>16} {:>12}",
-        "strategy", "allocated", "nodes empty", "GPUs waiting", "nodes"
+        "{:>6} {:<10} {:>12} {:>14} {:>16} {:>8}",
+        "load", "strategy", "allocated", "nodes empty", "GPUs waiting", "nodes"
     );
-    for (name, strategy) in STRATEGIES {
-        let (mut allocated, mut empty, mut waiting, mut nodes) = (0.0, 0.0, 0.0, 0.0);
-        for order in 0..ORDERS {
-            let fleet = shrunk(&fleet, CAPACITY_OF_MEAN * mean, seed * 1_000 + order);
-            let capacity: f64 = fleet.nodes.iter().map(|n| f64::from(n.gpu_free_milli())).sum();
-            let sums = run(&fleet, &lives, strategy, from, to);
-            let time = (to - from) as f64 * ORDERS as f64;
-            allocated += 100.0 * sums.allocated / capacity / time;
-            empty += sums.empty_nodes / time;
-            waiting += sums.waiting / 1000.0 / time;
-            nodes += fleet.nodes.len() as f64 / ORDERS as f64;
+    for load in LOADS {
+        for (name, strategy) in STRATEGIES {
+            let (mut allocated, mut empty, mut waiting, mut nodes) = (0.0, 0.0, 0.0, 0.0);
+            for number in 0..RUNS {
+                let mut random = Random(seed * 1_000 + number);
+                let fleet = shrunk(&whole, FLEET_PART * all, random.bits());
+                let capacity: f64 = fleet.nodes.iter().map(|n| f64::from(n.gpu_free_milli())).sum();
+                let order = arrivals(&lives, capacity, load, &mut random);
+                let sums = run(&fleet, &lives, &order, strategy);
+                allocated += 100.0 * sums.allocated / capacity / RUNS as f64;
+                empty += sums.empty_nodes / RUNS as f64;
+                waiting += sums.waiting / 1000.0 / RUNS as f64;
+                nodes += fleet.nodes.len() as f64 / RUNS as f64;
+            }
+            println!(
+                "{load:>6.2} {name:<10} {allocated:>10.2} % {empty:>14.1} {waiting:>16.1} \
+                 {nodes:>8.0}"
+            );
+            rows.push(serde_json::json!({
+                "load": load, "strategy": name, "allocated_percent": allocated,
+                "nodes_empty": empty, "gpus_waiting": waiting, "nodes": nodes,
+            }));
         }
-        println!("{name:<10} {allocated:>10.2} % {empty:>14.2} {waiting:>16.2} {nodes:>12.1}");
-        rows.push(serde_json::json!({
-            "strategy": name, "allocated_percent": allocated, "nodes_empty": empty,
-            "gpus_waiting": waiting, "nodes": nodes,
-        }));
     }
     Ok(Printed { json: serde_json::json!({ "rows": rows, "broken": [] }), broken: Vec::new() })
 }

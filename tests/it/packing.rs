@@ -1,0 +1,116 @@
+//! Packing's feasibility against the real kube-scheduler, on random pods and nodes.
+
+mod dialogue;
+mod world;
+
+use std::env;
+
+use gpu_autoscaler_planner::fit::{shortage, standing_obstacle};
+use gpu_autoscaler_planner::fleet::{Devices, Fleet, Tenant};
+use gpu_autoscaler_planner::neighborhood::Neighborhood;
+use gpu_autoscaler_planner::request::{GpuRequest, PodKind};
+use tests::control_plane::{ControlPlane, Options};
+
+use dialogue::{Decision, Dialogue};
+use world::World;
+
+/// Pods in `cargo test`; `TIMES` says otherwise.
+const PODS_DEFAULT: usize = 150;
+/// Nodes of the cluster.
+const NODES: usize = 24;
+/// Pods that are left bound: the oldest leaves when there are more.
+const BOUND_MAX: usize = 60;
+
+fn number(name: &str, default: u64) -> u64 {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse().expect("a number"),
+        _ => default,
+    }
+}
+
+/// For each node, whether packing would place the pod on it.
+fn feasible(fleet: &Fleet, kind: &PodKind) -> Vec<bool> {
+    let neighborhood = Neighborhood::of(fleet, kind);
+    let fits = |(index, node)| {
+        standing_obstacle(node, kind).is_none()
+            && neighborhood.as_ref().is_none_or(|n| n.allows(index))
+            && shortage(node, &kind.request).is_none()
+    };
+    fleet.nodes.iter().enumerate().map(fits).collect()
+}
+
+/// Whole GPUs that the kubelet would pick: any, so the first free ones.
+fn devices(fleet: &Fleet, node: usize, kind: &PodKind) -> Devices {
+    let GpuRequest::Whole { count } = kind.request.gpu else { return Devices::None };
+    let free = fleet.nodes[node].gpus.iter().enumerate().filter(|(_, gpu)| gpu.is_free());
+    let gpus = free.take(count.into()).fold(0, |set, (position, _)| set | 1 << position);
+    Devices::Whole { gpus }
+}
+
+struct Bound {
+    name: String,
+    node: usize,
+    kind: PodKind,
+    devices: Devices,
+}
+
+#[test]
+fn feasibility_agrees_with_kube_scheduler() {
+    let seed = number("SEED", 1);
+    let pods = number("TIMES", PODS_DEFAULT as u64);
+    println!("seed={seed} pods={pods} nodes={NODES}");
+    let Some(cluster) = ControlPlane::start_or_skip(&Options::default()) else { return };
+    let mut world = World::new(seed);
+    let (mut fleet, manifests) = world.fleet(NODES);
+    cluster.create_nodes(&manifests).expect("kwok makes them Ready");
+    let mut dialogue = Dialogue::start(&cluster).expect("kubectl proxy");
+    let mut bound: Vec<Bound> = Vec::new();
+    let (mut placed, mut refused) = (0, 0);
+    let mut disagreements = Vec::new();
+    for number in 0..pods {
+        let name = format!("pod-{number}");
+        let (kind, manifest) = world.pod(&name);
+        let expected = feasible(&fleet, &kind);
+        match dialogue.decide(&name, &manifest).expect("the API server answers") {
+            Decision::Bound(node) => {
+                placed += 1;
+                let index = fleet.nodes.iter().position(|n| *n.name == *node).expect("a node");
+                if !expected[index] {
+                    let why = standing_obstacle(&fleet.nodes[index], &kind)
+                        .or_else(|| Neighborhood::of(&fleet, &kind)?.obstacle(index))
+                        .or_else(|| shortage(&fleet.nodes[index], &kind.request));
+                    disagreements
+                        .push(format!("{name} is bound to {node} despite {why:?}: {kind:?}"));
+                    dialogue.delete(&name).expect("deleted");
+                    continue;
+                }
+                let devices = devices(&fleet, index, &kind);
+                fleet.nodes[index].take(&kind.request, devices);
+                fleet.nodes[index].tenants.push(Tenant::of(&kind.identity, &kind.constraints));
+                bound.push(Bound { name, node: index, kind, devices });
+            }
+            Decision::Refused(message) => {
+                refused += 1;
+                if let Some(index) = expected.iter().position(|fits| *fits) {
+                    let node = &fleet.nodes[index].name;
+                    disagreements
+                        .push(format!("{name} would fit on {node}, but: {message}: {kind:?}"));
+                }
+                dialogue.delete(&name).expect("deleted");
+            }
+        }
+        if bound.len() > BOUND_MAX {
+            let gone = bound.remove(world.below(BOUND_MAX));
+            dialogue.delete(&gone.name).expect("deleted");
+            let node = &mut fleet.nodes[gone.node];
+            node.give_back(&gone.kind.request, gone.devices);
+            let tenant = Tenant::of(&gone.kind.identity, &gone.kind.constraints);
+            let at = node.tenants.iter().position(|t| *t == tenant).expect("it was there");
+            node.tenants.remove(at);
+        }
+    }
+    println!("{placed} bound, {refused} refused, {} disagreements", disagreements.len());
+    assert!(disagreements.is_empty(), "SEED={seed}:\n{}", disagreements.join("\n"));
+    // Both answers must occur often, or the comparison says nothing.
+    assert!(placed * 5 > pods && refused * 20 > pods, "{placed} bound, {refused} refused");
+}
