@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use serde_json::{Value, json};
+use tests::conflicts::Conflicts;
 use tests::control_plane::{ControlPlane, Options};
 use tests::controller::Controller;
 use tests::exporter::{Exporter, Gpu};
@@ -326,4 +327,32 @@ fn a_malformed_object_stops_no_watch_and_conflicts_are_decided_anew() {
     });
     world.wait_for_event("waster-0");
     world.check_events();
+}
+
+#[test]
+fn conflicts_on_every_second_write_lose_nothing_and_double_nothing() {
+    let Some(mut world) = World::start(1) else { return };
+    world.policy("prod");
+    let conflicts = Conflicts::start(&world.cluster, world.scratch.path()).expect("it starts");
+    let kubeconfig = format!("--kubeconfig={}", conflicts.kubeconfig().display());
+    let controller = world.controller("controller", &[&kubeconfig]);
+    for _ in 0..4 {
+        world.waster();
+    }
+    for at in 0..world.pods {
+        world.wait_for_event(&format!("waster-{at}"));
+    }
+    until_true("the finding stands in the condition", || {
+        world.condition("prod", "WasteFound").is_some_and(|c| c["status"] == "True")
+    });
+    world.check_events();
+    let counted = |action: &str| {
+        let series =
+            format!("gpu_autoscaler_effects_total{{action=\"{action}\",result=\"conflict\"}}");
+        controller.metric(&series).unwrap_or(0.0)
+    };
+    until_true("every conflict has its receipt", || {
+        counted("announce") + counted("set_conditions") >= f64::from(conflicts.refused())
+    });
+    assert!(conflicts.refused() >= 3, "{} writes were refused", conflicts.refused());
 }

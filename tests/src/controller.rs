@@ -50,7 +50,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts one as the administrator of `cluster`, without Prometheus, logging into `folder`.
+    /// Starts one, without Prometheus, logging into `folder`; as the administrator of `cluster`
+    /// unless `further` names a kubeconfig.
     ///
     /// # Errors
     /// No port could be had, or the process could not be started.
@@ -62,12 +63,14 @@ impl Controller {
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let (served, probes) = (LoopbackPort::reserve()?, LoopbackPort::reserve()?);
         let mut arguments = vec![
-            format!("--kubeconfig={}", cluster.kubeconfig().display()),
             format!("--metrics-bind-address={}", served.address()),
             format!("--health-probe-bind-address={}", probes.address()),
             "--prometheus-url=".to_owned(),
             "--leader-election-namespace=default".to_owned(),
         ];
+        if !further.iter().any(|flag| flag.starts_with("--kubeconfig=")) {
+            arguments.push(format!("--kubeconfig={}", cluster.kubeconfig().display()));
+        }
         arguments.extend(HASTY.map(str::to_owned));
         arguments.extend(further.iter().cloned());
         let command = CommandLine::new(&*BUILT, arguments);
