@@ -93,7 +93,7 @@ fn pass(
 ) -> io::Result<()> {
     let Some((head, body)) = request(&mut client)? else { return Ok(()) };
     let write = ["POST ", "PATCH ", "PUT "].iter().any(|method| head.starts_with(method));
-    if write && writes.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+    if write && writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
         refused.fetch_add(1, Ordering::Relaxed);
         let length = CONFLICT.len();
         return write!(
