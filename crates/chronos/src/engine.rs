@@ -690,7 +690,8 @@ fn start(verdict: &Verdict) -> Option<u64> {
     }
 }
 
-fn after<F: std::error::Error>(book: &Book, events: &[Event]) -> Result<Book, Error<F>> {
+/// The book as it will be after `events`.
+pub(crate) fn after<F: std::error::Error>(book: &Book, events: &[Event]) -> Result<Book, Error<F>> {
     let mut book = book.clone();
     for event in events {
         book.apply(event).map_err(JournalError::from)?;

@@ -666,6 +666,14 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
     Ok((machine.kills, machine.steps))
 }
 
+/// Asking twice to resume the same lease was an impossible journal.
+#[test]
+fn a_lease_may_be_asked_for_twice() {
+    for seed in [1_231, 2_594] {
+        run(seed).unwrap_or_else(|why| panic!("seed={seed}: {why}"));
+    }
+}
+
 #[test]
 fn four_properties_hold_at_random_kill_points() {
     let (first, times) = (crate::seed(1), crate::times(3_000));
