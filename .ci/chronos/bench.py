@@ -144,6 +144,12 @@ def tree_kill():
 print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, {samples} samples")
 print(f"load at the start: {os.getloadavg()[0]:.1f}")
 row("binary", os.path.getsize(tool) / 2**20, "MiB", 6, "release build, stripped")
+began = [time.perf_counter()]
+for _ in range(samples):
+    subprocess.run(["/bin/true"])
+    began.append(time.perf_counter())
+empty = [(after - before) * 1e3 for before, after in zip(began, began[1:])]
+row("/bin/true by the same method, p50", quantile(empty, 0.5), "ms", None, "what starting a process costs")
 run("create", "0", "0.1", "600")
 times = measured("list")
 row("list, cold process, p50", quantile(times, 0.5), "ms", 5, "chronos list")

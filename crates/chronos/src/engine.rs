@@ -322,8 +322,10 @@ impl<W: World> Engine<W> {
         events: &[Event],
         ticket: &Ticket,
     ) -> Done<Verdict, W> {
-        let book = after(&self.book, events)?;
-        let plan = planner::plan(&book, gpus, now, Some(ticket));
+        // A book of ten thousand tickets is not copied for nothing.
+        let changed = if events.is_empty() { None } else { Some(after(&self.book, events)?) };
+        let book = changed.as_ref().unwrap_or(&self.book);
+        let plan = planner::plan(book, gpus, now, Some(ticket));
         let planned = plan.into_iter().find(|planned| planned.id == ticket.id);
         Ok(planned.expect("the planner answers what was asked").verdict)
     }
@@ -341,10 +343,12 @@ impl<W: World> Engine<W> {
         if asked.is_none() && self.book.tickets().len() == 0 {
             return Ok(events);
         }
-        let mut book = after(&self.book, before)?;
+        // Copied when it has to change only: it may hold ten thousand tickets.
+        let mut changed = if before.is_empty() { None } else { Some(after(&self.book, before)?) };
         // Each round grants or drops a ticket, so that it ends.
         loop {
-            let plan = planner::plan(&book, gpus, now, asked);
+            let book = changed.as_ref().unwrap_or(&self.book);
+            let plan = planner::plan(book, gpus, now, asked);
             let next = plan.into_iter().find_map(|planned| match planned {
                 Planned { id, verdict: Verdict::Now(parts) }
                     if book.lease(&id).is_none_or(paused) =>
@@ -368,9 +372,15 @@ impl<W: World> Engine<W> {
             } else {
                 Event::Granted(Box::new(self.grant(&ticket, parts, now)?))
             };
-            book.apply(&event).map_err(JournalError::from)?;
+            let done = asked.is_some_and(
+                |asked| matches!(&event, Event::Granted(lease) if lease.id == asked.id),
+            );
+            if !done {
+                let book = changed.get_or_insert_with(|| self.book.clone());
+                book.apply(&event).map_err(JournalError::from)?;
+            }
             events.push(event);
-            if asked.is_some_and(|asked| book.lease(&asked.id).is_some()) {
+            if done {
                 // What is behind the asked ticket is granted by whoever waits for it.
                 return Ok(events);
             }
@@ -680,7 +690,8 @@ fn start(verdict: &Verdict) -> Option<u64> {
     }
 }
 
-fn after<F: std::error::Error>(book: &Book, events: &[Event]) -> Result<Book, Error<F>> {
+/// The book as it will be after `events`.
+pub(crate) fn after<F: std::error::Error>(book: &Book, events: &[Event]) -> Result<Book, Error<F>> {
     let mut book = book.clone();
     for event in events {
         book.apply(event).map_err(JournalError::from)?;

@@ -357,10 +357,14 @@ impl<W: World> Engine<W> {
             }
             let mut ticket = resume_ticket(&lease, caller, now, duration);
             ticket.until = now.boot.after(wait.unwrap_or_default());
+            // Who asks again takes the place of who asked before: both wait for the same lease.
+            let earlier = engine.book.ticket(id).map(|_| Event::Left { id: id.clone() });
+            let mut events: Vec<Event> = earlier.into_iter().collect();
             let verdict = if holds {
                 engine.resumable(&gpus, now, &lease, duration)?
             } else {
-                let plan = planner::plan(&engine.book, &gpus, now, Some(&ticket));
+                let book = crate::engine::after(&engine.book, &events)?;
+                let plan = planner::plan(&book, &gpus, now, Some(&ticket));
                 plan.into_iter().find(|p| p.id == *id).expect("it was asked").verdict
             };
             match verdict {
@@ -368,7 +372,8 @@ impl<W: World> Engine<W> {
                     let deadline = now.boot.after(duration);
                     let event = engine.resume_fenced(&ticket, deadline)?;
                     let lease = Lease { deadline, phase: Phase::Active, ..lease };
-                    Ok((vec![event], crate::engine::Answer::Granted(Box::new(lease))))
+                    events.push(event);
+                    Ok((events, crate::engine::Answer::Granted(Box::new(lease))))
                 }
                 Verdict::Never(never) => Err(Refusal::from(never).into()),
                 Verdict::Later { start, parts } => {
@@ -377,8 +382,8 @@ impl<W: World> Engine<W> {
                         let where_ = crate::engine::names(&parts);
                         return Err(Refusal::NoCapacity { in_, where_ }.into());
                     }
-                    let event = Event::Queued(Box::new(ticket.clone()));
-                    Ok((vec![event], crate::engine::Answer::Waiting(Box::new(ticket), Some(in_))))
+                    events.push(Event::Queued(Box::new(ticket.clone())));
+                    Ok((events, crate::engine::Answer::Waiting(Box::new(ticket), Some(in_))))
                 }
             }
         })

@@ -1,6 +1,6 @@
 //! The C ABI from C, C++ and Python, with the real compilers and the real interpreter.
 
-// What cannot be built or run here fails the test, with the place that says so.
+// A test that cannot go on says so by panicking, in its helpers as well.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -114,4 +114,22 @@ fn the_package_from_python() {
     place.run(
         command.env("PYTHONPATH", bindings().join("python")).env("PYTHONDONTWRITEBYTECODE", "1"),
     );
+}
+
+/// The examples that need no more than Python.
+#[test]
+fn the_examples_in_python() {
+    if !there("python3") {
+        return;
+    }
+    let place = Place::new("examples");
+    let examples = bindings().parent().unwrap().join("examples/chronos");
+    for (name, last) in
+        [("multiprocessing_pool.py", "on GPU 0"), ("frameworks.py", "left on GPU 0")]
+    {
+        let mut command = Command::new("python3");
+        command.arg(examples.join(name)).env("PYTHONDONTWRITEBYTECODE", "1");
+        let out = place.run(command.env("PYTHONPATH", bindings().join("python")));
+        assert!(out.contains(last), "{name}: {out}");
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::exit::Failure;
 use super::print::Output;
 use super::views;
+use crate::lease::Lease;
 use crate::os::settings::Access;
 use crate::os::{Host, Session, Settings, cgroup, ebpf, guard, systemd};
 
@@ -34,13 +35,17 @@ impl State {
     }
 }
 
-/// The guards that will be armed for a lease, as one word.
-pub fn guards(host: &Host) -> String {
+/// The guards that are armed for a lease, as one word.
+///
+/// The kernel is named only where a device program is on the lease's control group: a GPU without
+/// a device node has nothing that could be refused.
+pub fn guards(host: &mut Host, lease: &Lease) -> String {
     let mut guards = vec!["guardian"];
     if systemd::present() {
         guards.push("systemd");
     }
-    if host.fences().is_some() && ebpf::available() {
+    let nodes = host.backend().nodes_of(lease);
+    if lease.fenced && !nodes.is_empty() && ebpf::available() {
         guards.push("kernel");
     }
     guards.push("next-caller");

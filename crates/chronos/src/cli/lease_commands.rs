@@ -158,7 +158,7 @@ fn create(session: &mut Session, wanted: &Wanted, out: Output) -> Result<ExitCod
 
 /// What is in force, in one line, before any process joins.
 fn enforcement(session: &mut Session, lease: &Lease) -> String {
-    let guards = super::doctor::guards(session.host());
+    let guards = super::doctor::guards(session.host(), lease);
     let tree = if lease.fenced { "cgroup" } else { "environment" };
     format!("memory=none (by agreement) compute=none tree={tree} expiry={guards}")
 }

@@ -3,7 +3,7 @@
 //! GPUs are fake; processes, kills, signals, control groups and users are real. A test that needs
 //! root or a service manager says so and is left out where there is none.
 
-// What fails to start or to be read here fails the test, with the place that says so.
+// A test that cannot go on says so by panicking, in its helpers as well.
 #![allow(clippy::unwrap_used)]
 
 mod behaviour;

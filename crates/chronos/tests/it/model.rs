@@ -60,6 +60,8 @@ struct Machine {
     gpus: Vec<Gpu>,
     chance: Chance,
     foreign_signals: Vec<String>,
+    /// A process that outlived its lease.
+    escaped: Option<String>,
     depth: u32,
     kills: u64,
     steps: u64,
@@ -110,6 +112,7 @@ impl Machine {
             gpus: (0..count).map(gpu).collect(),
             chance,
             foreign_signals: Vec::new(),
+            escaped: None,
             depth: 0,
             kills: 0,
             steps: 0,
@@ -306,6 +309,14 @@ impl World for Actor {
     fn unfence(&mut self, id: &LeaseId) -> Result<(), Fault> {
         self.step()?;
         let mut machine = self.machine.borrow_mut();
+        let spared = machine.book().lease(id).is_some_and(|lease| {
+            let expired = matches!(lease.phase, Phase::Ending { reason: EndReason::Expired, .. });
+            lease.request.on_expire == OnExpire::Notify && expired
+        });
+        let mut inside = machine.processes.values().filter(|p| p.tree.as_ref() == Some(id));
+        if let Some(left) = inside.next().filter(|_| !spared) {
+            machine.escaped = Some(format!("{left:?} of {id}"));
+        }
         machine.fences.remove(id);
         for process in machine.processes.values_mut().filter(|p| p.tree.as_ref() == Some(id)) {
             process.tree = None;
@@ -586,6 +597,9 @@ impl Run {
         if let Some(signal) = machine.foreign_signals.first() {
             return Err(format!("a foreign process was signalled: {signal}"));
         }
+        if let Some(escaped) = &machine.escaped {
+            return Err(format!("a process outlived its lease: {escaped}"));
+        }
         let book = machine.book();
         if let Some(over) = planner::check(book.leases(), &machine.gpus).first() {
             return Err(format!("over-commit: {over}"));
@@ -643,6 +657,9 @@ impl Run {
 
     fn nothing_left(&self) -> Result<(), String> {
         let machine = self.machine.borrow();
+        if let Some(escaped) = &machine.escaped {
+            return Err(format!("a process outlived its lease: {escaped}"));
+        }
         let left: Vec<&Process> = machine.processes.values().filter(|p| p.tree.is_some()).collect();
         if !left.is_empty() {
             return Err(format!("processes outlived their lease: {left:?}"));
@@ -664,6 +681,14 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
     run.end()?;
     let machine = run.machine.borrow();
     Ok((machine.kills, machine.steps))
+}
+
+/// Asking twice to resume the same lease was an impossible journal.
+#[test]
+fn a_lease_may_be_asked_for_twice() {
+    for seed in [1_231, 2_594] {
+        run(seed).unwrap_or_else(|why| panic!("seed={seed}: {why}"));
+    }
 }
 
 #[test]

@@ -143,6 +143,12 @@ impl Drop for Sandbox {
         for id in self.book().leases().map(|lease| lease.id.0.clone()).collect::<Vec<_>>() {
             let _ = self.run(&["release", "--force", &id]);
         }
+        // The folder of its fences, which is empty by now.
+        let whose = chronos::journal::crc32c(self.runtime().as_os_str().as_encoded_bytes());
+        if let Some(hierarchy) = chronos::os::cgroup::mounted() {
+            let folder = hierarchy.join(format!("chronos.slice/state-{whose:08x}"));
+            let _ = std::fs::remove_dir(folder);
+        }
         let _ = std::fs::remove_dir_all(&self.root);
     }
 }

@@ -10,6 +10,8 @@ pub struct Traced {
     pub calls: BTreeMap<i64, u64>,
     /// Stops that were seen: two for each call.
     pub stops: u64,
+    /// The call of each entry stop, in order.
+    pub sequence: Vec<i64>,
     /// Whether it was killed.
     pub killed: bool,
     /// The system call at which it was killed.
@@ -33,7 +35,8 @@ pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
     #[allow(clippy::zombie_processes)]
     let child = command.spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    let mut traced = Traced { calls: BTreeMap::new(), stops: 0, killed: false, at: None };
+    let mut traced =
+        Traced { calls: BTreeMap::new(), stops: 0, sequence: Vec::new(), killed: false, at: None };
     let mut status = wait(pid);
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
     request(libc::PTRACE_SETOPTIONS, pid, options as usize);
@@ -58,6 +61,7 @@ pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
         let call = current_call(pid);
         if traced.stops % 2 == 1 {
             *traced.calls.entry(call).or_default() += 1;
+            traced.sequence.push(call);
         }
         if kill_at == Some(traced.stops) {
             traced.killed = true;
@@ -99,6 +103,12 @@ fn current_call(pid: i32) -> i64 {
         return -1;
     }
     i64::from_ne_bytes(info[24..32].try_into().unwrap())
+}
+
+/// Whether a call only looks: a scan of `/proc` makes thousands of these.
+pub fn only_looks(call: i64) -> bool {
+    [libc::SYS_read, libc::SYS_close, libc::SYS_statx, libc::SYS_openat, libc::SYS_getdents64]
+        .contains(&call)
 }
 
 /// Names of the calls that the tool makes; others are shown by number.
