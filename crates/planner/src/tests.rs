@@ -363,3 +363,35 @@ fn host_ports_and_node_terms_hold() {
     let text = refusal.expect_err("contradictory").to_string();
     assert!(text.contains("4 node selector or affinity does not match"), "{text}");
 }
+
+#[test]
+fn the_check_finds_neighbors_that_may_not_be() {
+    let fleet = zoned();
+    let at =
+        |node, gpus| Some(Assignment { node: NodeIndex(node), devices: Devices::Whole { gpus } });
+    let kinds = |pods: &[Pod], placed: &[Option<Assignment>]| {
+        check(pods, &fleet, placed).into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
+    };
+    let mut alone = of_app("alone", "web");
+    alone.kind.constraints.pod_anti_affinity.push(app_in_zone("web"));
+    let pair = [alone, of_app("other", "web")];
+    // Nodes 0 and 1 are in one zone, node 2 in another.
+    let forbidden = FaultKind::AntiAffinity { neighbor: "other".into() };
+    assert_eq!(kinds(&pair, &[at(0, 1), at(1, 1)]), [forbidden]);
+    assert_eq!(kinds(&pair, &[at(0, 1), at(2, 1)]), []);
+    let mut together = of_app("together", "web");
+    together.kind.constraints.pod_affinity.push(app_in_zone("db"));
+    let pair = [together, of_app("db", "db")];
+    assert_eq!(kinds(&pair, &[at(0, 1), at(2, 1)]), [FaultKind::Affinity]);
+    assert_eq!(kinds(&pair, &[at(0, 1), at(1, 1)]), []);
+    let with_port = |name| {
+        let mut pod = of_app(name, "web");
+        let port = HostPort { ip: "".into(), protocol: "TCP".into(), port: 80 };
+        pod.kind.constraints.host_ports.push(port);
+        pod
+    };
+    let pair = [with_port("1"), with_port("2")];
+    let taken = || FaultKind::HostPort { port: 80 };
+    assert_eq!(kinds(&pair, &[at(0, 1), at(0, 2)]), [taken(), taken()]);
+    assert_eq!(kinds(&pair, &[at(0, 1), at(1, 1)]), []);
+}
