@@ -32,6 +32,21 @@ pub struct Constraints {
     pub uncovered: Vec<Arc<str>>,
 }
 
+/// What a pod may demand that packing does not cover exactly: the path in its spec, and why. A
+/// pod that has one of these is left to kube-scheduler, and whoever reads a pod lists the path in
+/// [`Constraints::uncovered`].
+pub const NOT_COVERED: [(&str, &str); 9] = [
+    ("spec.resourceClaims", "devices are allocated from ResourceSlices by the scheduler"),
+    ("spec.schedulerName", "another scheduler has other rules"),
+    ("spec.schedulingGates", "a gate of somebody else's is not ours to wait for"),
+    ("spec.volumes[].persistentVolumeClaim (unbound)", "the volume is made where the pod goes"),
+    ("spec.volumes[].persistentVolumeClaim (ReadWriteOncePod)", "its other user is not known"),
+    ("spec.volumes[] (attach limits)", "a CSI driver's limits are not in the node"),
+    ("spec.affinity.*.namespaceSelector (not empty)", "labels of namespaces are not read"),
+    ("spec.affinity.*.mismatchLabelKeys", "it is resolved by the server, and from 1.31 on only"),
+    ("spec.workloadRef", "the scheduler's own gangs are placed by it"),
+];
+
 /// A term of a node selector: all of its requirements must hold. One without any matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeSelectorTerm {

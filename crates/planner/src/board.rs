@@ -22,6 +22,8 @@ const REPRICE_PART: f64 = 0.01;
 /// A decision reads one number for each node; a number is computed again only when its node has
 /// changed since the kind was last asked for. What depends on the whole fleet is a price for
 /// each class of nodes, added as the numbers are read.
+///
+/// A board lives as long as one plan: it keeps a note of every change that it was told of.
 #[derive(Clone, Debug)]
 pub struct Board {
     scorer: Scorer,

@@ -42,11 +42,6 @@ pub enum Obstacle {
     Gpu,
 }
 
-/// The first obstacle that keeps `pod` from `node`, its neighbors aside; `None` when it fits.
-pub fn obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
-    standing_obstacle(node, pod).or_else(|| shortage(node, &pod.request))
-}
-
 /// The first obstacle that does not depend on what other pods hold.
 pub fn standing_obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
     if !node.schedulable {

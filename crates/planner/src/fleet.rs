@@ -54,7 +54,7 @@ pub struct Node {
     pub allocatable: Amounts,
     /// What no pod has yet.
     pub free: Amounts,
-    /// Its GPUs, in the order of their minor number.
+    /// Its GPUs, in the order of their minor number; at most [`GPUS_PER_NODE_MAX`].
     pub gpus: Vec<Gpu>,
     /// Who picks the GPU of a pod that is bound here.
     pub picker: GpuPicker,

@@ -17,6 +17,7 @@ pub mod sharing;
 
 pub mod observe;
 pub mod place;
+pub mod repack;
 
 pub mod demand;
 pub mod strategy;
