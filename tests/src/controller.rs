@@ -1,5 +1,6 @@
 //! The controller as its own process, against a [`ControlPlane`].
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -40,6 +41,11 @@ pub const HASTY: [&str; 6] = [
     "--waste-pod-age-min=1s",
     "--waste-sample-gap-max=30s",
 ];
+
+/// The binary of the controller, built from this tree.
+pub fn binary() -> &'static Path {
+    &BUILT
+}
 
 /// A running controller.
 #[derive(Debug)]
@@ -91,6 +97,11 @@ impl Controller {
     /// As [`Process::start_again`].
     pub fn start_again(&mut self) -> Result<(), ProcessError> {
         self.process.start_again()
+    }
+
+    /// Where it serves metrics and the API.
+    pub fn address(&self) -> SocketAddr {
+        self.served.address()
     }
 
     /// Status and body of a path of the API.

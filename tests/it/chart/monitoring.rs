@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use gpu_autoscaler_sim::{Faults, Workload, World, WorldSpec, mixed_cluster};
 use serde_json::Value;
+use tests::control_plane::{ControlPlane, Options};
+use tests::controller::Controller;
+use tests::exporter::{Exporter, Gpu};
+use tests::manifests::{SHAPES, gpu_node, gpu_pod};
 use tests::process::CommandLine;
-use tests::prometheus::{Options, Prometheus, Target};
+use tests::prometheus::{self, Prometheus, PrometheusError, Target};
 use tests::scratch::ScratchDir;
 use tests::skip_or_fail;
 use tests::wait::until;
@@ -117,7 +119,7 @@ fn every_panel_and_rule_returns_data() {
             let found = fleet.prometheus.query(&fill(text))?;
             // A rate needs two scrapes: what has data in the end may have none yet.
             let known = found.iter().any(is_known);
-            Ok::<_, tests::prometheus::PrometheusError>(
+            Ok::<_, PrometheusError>(
                 (known || fleet.began.elapsed() > Duration::from_secs(60)).then_some(known),
             )
         });
@@ -126,6 +128,7 @@ fn every_panel_and_rule_returns_data() {
         }
     }
     assert!(silent.is_empty(), "no data:\n{}", silent.join("\n"));
+    fleet.check_traps();
     println!("{panels} panels' and {} rules' expressions return data", rules().len());
 
     // In a healthy cluster nothing fires, save what the simulated cluster is made to show.
@@ -251,25 +254,59 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {said}");
 }
 
-/// A Prometheus that scrapes a simulated cluster as the chart's own does, with the chart's rules.
+/// A Prometheus that scrapes a running controller, and the exporters of a simulated cluster, as the
+/// chart's own does; with the chart's rules.
 struct Fleet {
     prometheus: Prometheus,
-    began: std::time::Instant,
+    began: Instant,
+    _judged: Judged,
     // Prometheus reads the rules from here.
     _rules: ScratchDir,
 }
 
 impl Fleet {
     fn start() -> Option<Self> {
+        let judged = Judged::start()?;
         let folder = ScratchDir::create("rules").expect("a folder");
         let rules = hasty_rules(&folder);
-        let options = Options {
+        let options = prometheus::Options {
             scrape_interval: Duration::from_secs(1),
             honor_labels: true,
-            targets: exporters().into_iter().chain(controllers()).collect(),
+            targets: exporters().into_iter().chain([judged.target()]).collect(),
         };
         let prometheus = Prometheus::start_with_rules_or_skip(&options, &rules)?;
-        Some(Self { prometheus, began: std::time::Instant::now(), _rules: folder })
+        Some(Self { prometheus, began: Instant::now(), _judged: judged, _rules: folder })
+    }
+}
+
+impl Fleet {
+    /// GPU instances, lines per pod and missing counters distort no number.
+    fn check_traps(&self) {
+        let number = |query: &str| {
+            let found = self.prometheus.query(query).expect("an answer");
+            let value = found.first().and_then(|sample| sample["value"][1].as_str());
+            value.unwrap_or_else(|| panic!("no data: {query}")).parse::<f64>().expect("a number")
+        };
+        let measured = mixed_cluster(7, GPUS).into_iter().filter(|node| node.exporter.is_some());
+        // Each physical GPU once, however it is shared.
+        let gpus: u32 = measured.map(|node| node.shape.gpus).sum();
+        assert_eq!(number("cluster:gpus:count"), f64::from(gpus));
+        assert!(number("count(gpu_instance:gpu_activity:ratio{GPU_I_ID!=\"\"})") > 8.0);
+        for ratio in ["gpu:gpu_activity:ratio", "namespace_pod_gpu:gpu_activity:ratio"] {
+            assert!(number(&format!("max({ratio})")) <= 1.0, "{ratio}");
+            assert!(number(&format!("min({ratio})")) >= 0.0, "{ratio}");
+        }
+        // From an instance of 5 GB to an H200 of 143,771 MiB; an integer that DCGM does not support
+        // would be 9.2e18 MiB.
+        let total = |of: &str| number(&format!("{of}(gpu_instance:fb_total:bytes)"));
+        let (least, most) = (total("min"), total("max"));
+        assert!(least > 4e9 && most < 152e9, "{least} to {most} bytes");
+        // Parts of a shared GPU are in no pod's number.
+        let parts = "count(DCGM_FI_DEV_FB_USED{vgpu!=\"\"})";
+        assert!(number(parts) > 0.0, "the cluster has no shared GPU to test with");
+        let of_parts = "namespace_pod_gpu:gpu_activity:ratio and on (namespace, pod) \
+                        DCGM_FI_DEV_FB_USED{vgpu!=\"\"}";
+        assert!(self.prometheus.query(of_parts).expect("an answer").is_empty());
     }
 }
 
@@ -287,7 +324,7 @@ fn hasty_rules(folder: &ScratchDir) -> Vec<PathBuf> {
         .collect()
 }
 
-/// An exporter for each node of a simulated cluster that has been running for half an hour.
+/// An exporter for each node of a simulated cluster that has been running for hours.
 fn exporters() -> Vec<Target> {
     let start = "2026-01-05T08:00:00Z".parse().expect("a time");
     let mut world = World::new(&WorldSpec {
@@ -297,17 +334,24 @@ fn exporters() -> Vec<Target> {
         workload: Workload::Generated { occupancy: 0.85 },
         faults: Faults::NONE,
     });
-    world.advance(start.after(Duration::from_secs(1800)));
-    let nodes = mixed_cluster(7, GPUS).into_iter().map(|node| node.name);
-    let texts = nodes.filter_map(|name| {
-        let text = world.exposition(&name.as_str().into())?;
-        Some((name, with_all_counters(&text)))
+    // Until pods share a GPU whose exporter tells them apart; then time stands still.
+    let texts = (1..=200).find_map(|hours| {
+        world.advance(start.after(Duration::from_hours(hours)));
+        let nodes = mixed_cluster(7, GPUS).into_iter().map(|node| node.name);
+        let texts = nodes.filter_map(|name| {
+            let text = world.exposition(&name.as_str().into())?;
+            Some((name, with_all_counters(&text)))
+        });
+        let texts: Vec<(String, String)> = texts.collect();
+        texts.iter().any(|(_, text)| text.contains("vgpu=")).then_some(texts)
     });
+    let texts = texts.expect("pods share a GPU within 200 hours");
     texts
+        .into_iter()
         .map(|(node, text)| {
             let job = ("job".to_owned(), "dcgm-exporter".to_owned());
             let labels = BTreeMap::from([job, ("node".to_owned(), node)]);
-            Target { address: serve(move |_| text.clone()), labels }
+            Target { address: serve(text), labels }
         })
         .collect()
 }
@@ -332,30 +376,51 @@ fn with_all_counters(text: &str) -> String {
     whole
 }
 
-/// Three replicas of a controller, the first of which leads.
-fn controllers() -> Vec<Target> {
-    let text = Arc::new(read("tests/it/chart/controller.prom"));
-    let job = ("job".to_owned(), "gpu-autoscaler-controller".to_owned());
-    let replicas = ["1", "0", "0"].into_iter().map(|leads| {
-        let text = Arc::clone(&text);
-        serve(move |scrape| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-            text.replace("{now}", &now.to_string())
-                .replace("{scrape}", &scrape.to_string())
-                .replace("{leads}", leads)
-        })
-    });
-    replicas.map(|address| Target { address, labels: BTreeMap::from([job.clone()]) }).collect()
+/// A controller that leads in a cluster with one GPU, which a pod holds and does not use.
+struct Judged {
+    controller: Controller,
+    // What the controller watches, reads and logs into.
+    _cluster: ControlPlane,
+    _exporter: Exporter,
+    _scratch: ScratchDir,
 }
 
-/// Serves the text for the number of a scrape, until the test process ends.
-fn serve(text: impl Fn(u64) -> String + Send + 'static) -> SocketAddr {
+impl Judged {
+    fn start() -> Option<Self> {
+        let cluster = ControlPlane::start_or_skip(&Options::default())?;
+        let [eight_gpus, ..] = SHAPES;
+        cluster.create_nodes(&[gpu_node("gpu-0", &eight_gpus)]).expect("a GPU node");
+        for definition in files("charts/gpu-autoscaler/crds", ".yaml") {
+            cluster.apply(&read(definition)).expect("the server takes the definition");
+        }
+        cluster.create(&gpu_pod("default", "waster", 1).to_string()).expect("a pod");
+        let exporter = Exporter::start().expect("a port");
+        exporter.set(vec![Gpu {
+            node: "gpu-0".into(),
+            index: 0,
+            pod: Some(("default".into(), "waster".into())),
+            utilization: 0,
+            fb_used_mib: 100,
+        }]);
+        let scratch = ScratchDir::create("controller").expect("a folder");
+        let further = ["--leader-elect".to_owned(), format!("--exporter={}", exporter.url())];
+        let controller = Controller::start(&cluster, scratch.path(), "replica-a", &further);
+        let controller = controller.expect("it starts");
+        Some(Self { controller, _cluster: cluster, _exporter: exporter, _scratch: scratch })
+    }
+
+    fn target(&self) -> Target {
+        let job = ("job".to_owned(), "gpu-autoscaler-controller".to_owned());
+        Target { address: self.controller.address(), labels: BTreeMap::from([job]) }
+    }
+}
+
+/// Serves a text as an exporter does, until the test process ends.
+fn serve(text: String) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
     let address = listener.local_addr().expect("bound");
-    let scrapes = AtomicU64::new(0);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let text = text(scrapes.fetch_add(1, Ordering::Relaxed) + 1);
             // A scraper that hangs up early is no concern of the exporter.
             let _ = answer(&stream, &text);
         }

@@ -1,8 +1,11 @@
 //! What is rendered: names that were published, rights, and what pods may do.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::controller;
+use tests::process::CommandLine;
 
 use super::helm::{Helm, NAMESPACE, named, of_kind};
 use super::{read, yaml};
@@ -57,6 +60,22 @@ fn published_names_ports_and_numbers_are_kept() {
         let namespace = &object["metadata"]["namespace"];
         let cluster = object["kind"].as_str().is_some_and(|kind| kind.starts_with("Cluster"));
         assert!(cluster || *namespace == NAMESPACE, "{}", object["metadata"]);
+    }
+}
+
+#[test]
+fn the_controller_takes_the_arguments_that_it_is_given() {
+    let Some(helm) = Helm::find_or_skip() else { return };
+    for values in ["controller.enabled=true", "controller.prometheusURL=https://p.example/x"] {
+        let objects = helm.objects(&["--set", values]);
+        let controller = named(&objects, "Deployment", "gpu-autoscaler-controller");
+        let arguments = &controller["spec"]["template"]["spec"]["containers"][0]["args"];
+        let arguments = list(arguments).iter().map(|argument| argument.as_str().expect("text"));
+        // What comes before `--help` is parsed, and refused where it is unknown or impossible.
+        let command = CommandLine::new(controller::binary(), arguments.chain(["--help"]));
+        let output = command.output_within("", Duration::from_secs(60)).expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {said}");
     }
 }
 
