@@ -23,11 +23,8 @@ const ARRIVALS: usize = 20_000;
 /// Runs that are averaged, each with its own arrivals and order of nodes.
 const RUNS: u64 = 3;
 
-const STRATEGIES: [(&str, Strategy); 3] = [
-    ("default", Strategy::Default),
-    ("fgd", Strategy::Fgd),
-    ("bestFit", Strategy::BestFit),
-];
+const STRATEGIES: [(&str, Strategy); 3] =
+    [("default", Strategy::Default), ("fgd", Strategy::Fgd), ("bestFit", Strategy::BestFit)];
 
 /// Averages over a run.
 #[derive(Default)]
