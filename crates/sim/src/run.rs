@@ -87,16 +87,7 @@ impl Driver {
     /// Puts a loop that knows nothing on a world.
     pub fn new(world: World, policy: Policy) -> Self {
         let (state, now) = (State::new(), world.now());
-        let view = View {
-            generation: 0,
-            judged: None,
-            devices: [].into(),
-            pods: [].into(),
-            findings: [].into(),
-            unknown: [].into(),
-            totals: Default::default(),
-            acting: false,
-        };
+        let view = View::default();
         let tally = Tally {
             ticks: 0,
             samples: 0,
