@@ -12,8 +12,9 @@ mkdir -p "$out"
 if [[ -n $(git status --porcelain --untracked-files=no) ]]; then
   echo 'note: there are changes that are not committed; they are not in the clone' >&2
 fi
-directory=${DIR:-$(mktemp -d)}/clone
-trap 'rm -rf "$directory"' EXIT
+base=${DIR:-$(mktemp -d)}
+directory=$base/clone
+trap 'rm -rf "$directory"; rmdir --ignore-fail-on-non-empty "$base"' EXIT
 # The clone builds what it needs by itself: no target folder of this checkout.
 unset CARGO_TARGET_DIR
 
