@@ -107,6 +107,10 @@ fn the_chart_installs_changes_and_goes() {
     assert_eq!(policies, "", "an installation must not create a policy");
     check_rights(&cluster);
 
+    let definitions = format!("{chart}/crds/");
+    let upgrade = ["apply", "--server-side", "--force-conflicts", "-f", &definitions];
+    cluster.kubectl(&upgrade).expect("definitions are upgraded");
+
     let password = |cluster: &ControlPlane| {
         let get = ["get", "secret", "gpu-autoscaler-grafana", "--namespace", NAMESPACE];
         let secret = cluster.kubectl_json(&get).expect("a Secret");
