@@ -237,6 +237,27 @@ fn published_settings_and_values_are_accepted() {
 }
 
 #[test]
+fn settings_that_our_documents_show_are_accepted() {
+    let Some(helm) = Helm::find_or_skip() else { return };
+    let pages = [super::files("docs", ".md"), super::files("docs/runbooks", ".md")].concat();
+    let mut shown = 0;
+    for page in pages {
+        let text = read(&page);
+        for (at, flag) in text.match_indices("--set ") {
+            let setting =
+                text[at + flag.len()..].split([' ', '\n', '`']).next().expect("a setting");
+            if setting == "KEY=VALUE" {
+                continue;
+            }
+            let page = page.display();
+            helm.render(&["--set", setting]).unwrap_or_else(|e| panic!("{page}: {setting}: {e}"));
+            shown += 1;
+        }
+    }
+    assert!(shown > 4, "{shown}");
+}
+
+#[test]
 fn unknown_keys_and_impossible_values_are_refused_by_name() {
     let Some(helm) = Helm::find_or_skip() else { return };
     for (setting, named) in [
@@ -248,6 +269,8 @@ fn unknown_keys_and_impossible_values_are_refused_by_name() {
         ("dcgmExporter.scrapeInterval=10", "/dcgmExporter/scrapeInterval"),
         ("prometheus.server.retention=week", "/prometheus/server/retention"),
         ("controller.prometheusURL=prometheus:9090", "/controller/prometheusURL"),
+        // A password would be on the command line.
+        ("controller.prometheusURL=http://me:secret@prometheus", "/controller/prometheusURL"),
     ] {
         let refusal = helm.render(&["--set", setting]).expect_err(setting);
         assert!(refusal.contains(named), "{setting}: {refusal}");
