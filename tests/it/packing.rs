@@ -111,6 +111,7 @@ fn feasibility_agrees_with_kube_scheduler() {
     }
     println!("{placed} bound, {refused} refused, {} disagreements", disagreements.len());
     assert!(disagreements.is_empty(), "SEED={seed}:\n{}", disagreements.join("\n"));
-    // Both answers must occur often, or the comparison says nothing.
-    assert!(placed * 5 > pods && refused * 20 > pods, "{placed} bound, {refused} refused");
+    // Both answers must occur often, or the comparison says nothing; of a few pods all may fit.
+    let few = pods < 50;
+    assert!(few || placed * 5 > pods && refused * 20 > pods, "{placed} bound, {refused} refused");
 }
