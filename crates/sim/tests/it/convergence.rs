@@ -91,6 +91,18 @@ fn every_finding_is_announced_once_while_its_event_lives() {
     }
 }
 
+#[test]
+fn in_a_perfect_world_nothing_is_asked_for_twice() {
+    let mut driver = Driver::new(world(4, 48, Faults::NONE), Policy::published());
+    // Shorter than an Event lives, so that none is written anew.
+    driver.run(driver.world.start().after(Duration::from_secs(3_000)));
+    let (tally, receipts) = (driver.tally(), driver.tally().receipts);
+    let created = driver.world.events_created().len() as u64;
+    assert_eq!(tally.announcements.values().sum::<u64>(), created);
+    assert_eq!((receipts.already, receipts.conflicts, receipts.unanswered), (0, 0, 0));
+    assert!(created > 10, "{created} events");
+}
+
 /// What an observer knows: the objects as it was told of them, and the samples of a window.
 #[derive(Default)]
 struct Mirror {
