@@ -80,3 +80,13 @@ fuzz: ## Run every fuzz target for FUZZ_SECS seconds (needs a nightly toolchain)
 	@cargo fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --version 0.13.2 --locked
 	@for target in exposition quantity plan; do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) -print_final_stats=1; done
+
+.PHONY: demo-chronos bench-chronos soak-chronos
+demo-chronos: ## Two users, three jobs, one queue on fake GPUs; ends within a minute.
+	@.ci/chronos/demo.sh
+
+bench-chronos: ## Measure Chronos; RIVALS=1 adds other tools.
+	@.ci/chronos/bench.sh
+
+soak-chronos: ## TIMES kill points (a million) on a virtual clock, then SECS real seconds (an hour).
+	@.ci/chronos/soak.sh
