@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chronos::audit;
 use chronos::lease::LeaseId;
 use chronos::os::cgroup::Fences;
-use chronos::planner;
 use serde_json::json;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root};
@@ -114,7 +114,7 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
     assert!(known || operation.may_end, "{place}: the lease is lost");
     // Property 1, for what is written now and after the next caller.
     let gpus = chronos::os::gpu::fake::Fake::new(GPUS).gpus().unwrap();
-    let over = planner::check(stage.sandbox.book().leases(), &gpus);
+    let over = audit::check(stage.sandbox.book().leases(), &gpus);
     assert!(over.is_empty(), "{place}: {}", over[0]);
     // The GPU that was not leased before takes another half once or twice.
     let mut granted = 0;
@@ -126,7 +126,7 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
         }
     }
     assert!(granted > 0, "{place}: the next caller gets nothing");
-    let over = planner::check(stage.sandbox.book().leases(), &gpus);
+    let over = audit::check(stage.sandbox.book().leases(), &gpus);
     assert!(over.is_empty(), "{place}: {}", over[0]);
     // Property 2: every lease ends, and nothing of it is left.
     for lease in stage.sandbox.book().leases() {
