@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 
+use chronos::audit;
 use chronos::lease::LeaseId;
-use chronos::planner;
 use serde_json::json;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone};
@@ -104,7 +104,7 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
     assert!(known || operation.may_end, "{place}: the lease is lost");
     // Property 1, for what is written now and after the next caller.
     let gpus = chronos::os::gpu::fake::Fake::new(GPUS).gpus().unwrap();
-    let over = planner::check(stage.sandbox.book().leases(), &gpus);
+    let over = audit::check(stage.sandbox.book().leases(), &gpus);
     assert!(over.is_empty(), "{place}: {}", over[0]);
     // The GPU that was not leased before takes another half at most twice.
     let mut granted = 0;

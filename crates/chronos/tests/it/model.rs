@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chronos::audit;
 use chronos::book::{Book, Epitaph};
 use chronos::chance::Chance;
 use chronos::engine::{Answer, Engine, Error, Wish};
@@ -18,7 +19,6 @@ use chronos::lease::{
     Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
     Priority, ProcessId, Request, Reservation, Vendor,
 };
-use chronos::planner;
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Now, Ppm, Span};
 use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
@@ -601,7 +601,7 @@ impl Run {
             return Err(format!("a process outlived its lease: {escaped}"));
         }
         let book = machine.book();
-        if let Some(over) = planner::check(book.leases(), &machine.gpus).first() {
+        if let Some(over) = audit::check(book.leases(), &machine.gpus).first() {
             return Err(format!("over-commit: {over}"));
         }
         let now = machine.boot_nanos;
