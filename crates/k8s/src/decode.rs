@@ -9,9 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Condition, ConditionKind, Constraints, DisruptionBudget, InstanceType, Labels, Node,
-    NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind, PolicyObject, ResourceVersion, Taint,
-    TaintEffect, Timestamp, Uid,
+    AnnouncedEvent, Condition, ConditionKind, Constraints, DisruptionBudget, InstanceType, Labels,
+    Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind, PolicyObject, ResourceVersion,
+    Taint, TaintEffect, Timestamp, Uid,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;

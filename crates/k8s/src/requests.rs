@@ -117,7 +117,12 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// Adds `count` of `name`; `None` when GPUs of one kind do not fit in 32 bits.
-fn add_extended(read: &mut Resources, name: &str, count: u64, texts: &mut Interner<str>) -> Option<()> {
+fn add_extended(
+    read: &mut Resources,
+    name: &str,
+    count: u64,
+    texts: &mut Interner<str>,
+) -> Option<()> {
     if count == 0 {
         return Some(());
     }

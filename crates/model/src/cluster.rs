@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes, CapacityType, Constraints, GpuCount, GpuModel, GpuResource, InstanceType, MilliCpu, NodeName,
-    ObjectKey, ResourceVersion, Timestamp, Uid,
+    Bytes, CapacityType, Constraints, GpuCount, GpuModel, GpuResource, InstanceType, MilliCpu,
+    NodeName, ObjectKey, ResourceVersion, Timestamp, Uid,
 };
 
 /// Labels or annotations, sorted by key. Cloning copies a pointer.

@@ -87,7 +87,10 @@ fn what_its_neighbors_must_be_is_read_with_the_namespaces_that_count() {
     let scopes: Vec<_> = read.pod_affinity.iter().map(|term| term.namespaces.clone()).collect();
     let these = |name: &str| NamespaceScope::These(vec![name.into()]);
     assert_eq!(scopes, [these("team"), these("x"), NamespaceScope::All, these("team")]);
-    assert_eq!(read.pod_affinity[0].selector.clone().expect("one").requirements, [equals("a", "1")]);
+    assert_eq!(
+        read.pod_affinity[0].selector.clone().expect("one").requirements,
+        [equals("a", "1")]
+    );
     assert_eq!(read.pod_affinity[3].selector, None, "no selector selects nothing");
     let weights: Vec<i32> = read.preferred_pods.iter().map(|(weight, _)| *weight).collect();
     assert_eq!(weights, [3, -4]);
