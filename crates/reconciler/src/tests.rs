@@ -51,6 +51,7 @@ fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
         owner: None,
         priority: 0,
         gates: vec![],
+        constraints: Default::default(),
         unschedulable: None,
     }
 }
