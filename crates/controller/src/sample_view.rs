@@ -1,30 +1,32 @@
-//! A view in which everything that can be known is known, for tests: made by the loop itself.
+//! A view in which everything that can be known is known, for tests: made by the loop itself from
+//! what an API server and an exporter write.
 
 use std::time::Duration;
 
-use gpu_autoscaler_model::{
-    Activity, ActivitySource, Bytes, Change, Delta, Device, GpuCount, GpuModel, GpuResource,
-    GpuSample, Holder, Labels, Node, NodeName, ObjectKey, Pod, PodPhase, Ratio, Resources,
-    SampleScope, Timestamp, View,
-};
+use gpu_autoscaler_k8s::dump;
+use gpu_autoscaler_model::{Timestamp, View};
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
+use gpu_autoscaler_telemetry::dcgm::Origin;
+use gpu_autoscaler_telemetry::scrape::read_text;
+use serde_json::{Value, json};
 
 /// A view with a pod that is idle, one that is busy, one that is dark and one that waits.
 pub(crate) fn full() -> View {
-    let pods = [
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        node("n1", 2),
+        node("n2", 4),
         pod("idle", Some("n1"), 1),
         pod("busy", Some("n1"), 1),
         pod("dark", Some("n2"), 1),
         pod("waits", None, 8),
-    ];
-    let samples = [("GPU-a", "idle", 0.0), ("GPU-b", "busy", 0.9)];
-    let times = (0..=20).map(|i| at(i * 30));
-    let seen = Delta {
-        nodes: vec![Change::Upsert(node("n1", 2)), Change::Upsert(node("n2", 4))],
-        pods: pods.into_iter().map(Change::Upsert).collect(),
-        samples: times.flat_map(|at| samples.map(|of| sample(at, of))).collect(),
-        ..Delta::default()
-    };
+    ]});
+    let read = dump::parse(objects.to_string().as_bytes()).expect("a list of objects");
+    assert!(read.faults.is_empty(), "{:?}", read.faults);
+    let mut seen = read.delta;
+    for at in (0..=20).map(|i| at(i * 30)) {
+        let origin = Origin { at, node: Some("n1".into()) };
+        seen.samples.extend(read_text(exposition().as_bytes(), &origin).0);
+    }
     reconcile(at(600), &mut State::new(), &seen, &Policy::published()).view
 }
 
@@ -32,64 +34,57 @@ fn at(secs: u64) -> Timestamp {
     Timestamp::EPOCH.after(Duration::from_secs(secs))
 }
 
-fn node(name: &str, gpus: u32) -> Node {
-    let whole = GpuCount { resource: GpuResource::Whole, count: gpus };
-    Node {
-        name: name.into(),
-        uid: name.into(),
-        created: at(0),
-        labels: Labels::default(),
-        taints: vec![],
-        ready: true,
-        unschedulable: false,
-        allocatable: Resources { gpus: vec![whole], ..Resources::default() },
-        pods_max: None,
-        instance_type: Some("g5.12xlarge".into()),
-        region: Some("us-east-1".into()),
-        zone: None,
-        capacity_type: None,
-        gpu_model: GpuModel::parse("NVIDIA A10G"),
-        gpus: Some(gpus),
-        sharing: None,
-    }
+fn node(name: &str, gpus: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": name, "uid": name, "creationTimestamp": "1970-01-01T00:00:00Z",
+            "labels": {
+                "node.kubernetes.io/instance-type": "g5.12xlarge",
+                "topology.kubernetes.io/region": "us-east-1",
+                "nvidia.com/gpu.product": "NVIDIA-A10G",
+                "nvidia.com/gpu.count": gpus.to_string(),
+            },
+        },
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "allocatable": {"nvidia.com/gpu": gpus.to_string()},
+        },
+    })
 }
 
-fn pod(name: &str, node: Option<&str>, gpus: u32) -> Pod {
-    let whole = GpuCount { resource: GpuResource::Whole, count: gpus };
-    Pod {
-        uid: name.into(),
-        key: ObjectKey::new("ml", name),
-        resource_version: "1".into(),
-        created: at(0),
-        started: node.map(|_| at(0)),
-        node: node.map(NodeName::from),
-        phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
-        deleting: false,
-        requests: Resources { gpus: vec![whole], ..Resources::default() },
-        labels: Labels::default(),
-        annotations: Labels::default(),
-        owner: None,
-        priority: 0,
-        gates: vec![],
-        unschedulable: None,
+fn pod(name: &str, node: Option<&str>, gpus: u32) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "ml", "uid": name, "resourceVersion": "1",
+            "creationTimestamp": "1970-01-01T00:00:00Z",
+        },
+        "spec": {"containers": [
+            {"name": "main", "image": "x", "resources": {"limits": {"nvidia.com/gpu": gpus}}},
+        ]},
+        "status": {"phase": "Pending"},
+    });
+    if let Some(node) = node {
+        pod["spec"]["nodeName"] = node.into();
+        pod["status"] = json!({"phase": "Running", "startTime": "1970-01-01T00:00:00Z"});
     }
+    pod
 }
 
-fn sample(at: Timestamp, (gpu, pod, activity): (&str, &str, f64)) -> GpuSample {
-    let source = ActivitySource::SmActive;
-    let pod = ObjectKey::new("ml", pod);
-    GpuSample {
-        at,
-        node: "n1".into(),
-        device: Device { uuid: gpu.into(), instance: None },
-        model: None,
-        holder: Some(Holder { pod, uid: None, container: "main".into() }),
-        scope: SampleScope::Exclusive,
-        activity: Ratio::new(activity).map(|ratio| Activity { ratio, source }),
-        fb_used: Bytes::from_mib(2400),
-        fb_total: Bytes::from_mib(24000),
-        power: None,
-        temperature_celsius: Some(40),
-        xid: None,
-    }
+/// Two GPUs, one busy.
+fn exposition() -> String {
+    let gpu = |index: u32, pod: &str, utilization: u32| {
+        let labels = format!(
+            "gpu=\"{index}\",UUID=\"GPU-{index}\",Hostname=\"n1\",namespace=\"ml\",\
+             pod=\"{pod}\",container=\"main\""
+        );
+        format!(
+            "DCGM_FI_DEV_GPU_UTIL{{{labels}}} {utilization}\n\
+             DCGM_FI_DEV_FB_USED{{{labels}}} 2400\n\
+             DCGM_FI_DEV_FB_FREE{{{labels}}} 21600\n\
+             DCGM_FI_DEV_GPU_TEMP{{{labels}}} 40\n"
+        )
+    };
+    gpu(0, "idle", 0) + &gpu(1, "busy", 90)
 }
