@@ -51,6 +51,9 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Idle, Self::Underutilized];
+
     /// As text, in one word.
     pub const fn as_str(self) -> &'static str {
         match self {
