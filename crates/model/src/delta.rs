@@ -1,8 +1,8 @@
 //! What changed since the last tick.
 
 use crate::{
-    AnnouncedEvent, DisruptionBudget, GpuSample, Node, NodeName, Pod, PolicyObject, Receipt,
-    Scrape, Uid,
+    AnnouncedEvent, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod, PolicyObject,
+    Receipt, Scrape, Uid,
 };
 
 /// What an edge saw since the last tick, in the order in which it saw it.
@@ -25,6 +25,9 @@ pub struct Delta {
     pub scrapes: Vec<Scrape>,
     /// What became of earlier effects.
     pub receipts: Vec<Receipt>,
+    /// What was kept of the past: all records of the store, once, at start; or what was computed
+    /// from older measurements. Of two records of one key the fuller one counts.
+    pub history: Vec<HistoryRecord>,
 }
 
 impl Delta {
@@ -38,6 +41,7 @@ impl Delta {
             && self.samples.is_empty()
             && self.scrapes.is_empty()
             && self.receipts.is_empty()
+            && self.history.is_empty()
     }
 }
 

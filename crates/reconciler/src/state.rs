@@ -1,14 +1,13 @@
 //! What the loop remembers between ticks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_analysis::Window;
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Finding, GpuModel, GpuSample, Node,
-    NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Totals, Uid, UnknownGpus,
-    UnknownReason, View,
+    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Finding, GpuModel, GpuSample,
+    HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid,
+    UnknownGpus, UnknownReason, View,
 };
 
 use crate::{Policy, Report, observe};
@@ -28,6 +27,7 @@ pub struct State {
     pub(crate) announced: BTreeMap<ObjectKey, Option<Timestamp>>,
     pub(crate) findings: BTreeMap<Uid, Finding>,
     pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
+    pub(crate) hardware: Vec<HardwareFinding>,
     pub(crate) unknown: Vec<UnknownGpus>,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
     pub(crate) judged: Option<Timestamp>,
@@ -77,16 +77,6 @@ impl Default for State {
 impl State {
     /// Knows nothing.
     pub fn new() -> Self {
-        let view = View {
-            generation: 0,
-            judged: None,
-            devices: Arc::new([]),
-            pods: Arc::new([]),
-            findings: Arc::new([]),
-            unknown: Arc::new([]),
-            totals: Totals::default(),
-            acting: false,
-        };
         Self {
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -98,10 +88,11 @@ impl State {
             announced: BTreeMap::new(),
             findings: BTreeMap::new(),
             usages: BTreeMap::new(),
+            hardware: Vec::new(),
             unknown: Vec::new(),
             under_way: BTreeMap::new(),
             judged: None,
-            view,
+            view: View::default(),
         }
     }
 

@@ -42,6 +42,8 @@ fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
         node: node.map(NodeName::from),
         phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
         deleting: false,
+        deletion_due: None,
+        containers: ContainerState::default(),
         requests: Resources {
             gpus: vec![GpuCount { resource: GpuResource::Whole, count: gpus }],
             ..Resources::default()
@@ -71,9 +73,9 @@ fn sample(secs: u64, node: &str, gpu: &str, pod: Option<&str>, activity: f64) ->
             .map(|ratio| Activity { ratio, source: ActivitySource::SmActive }),
         fb_used: Bytes::from_mib(2400),
         fb_total: Bytes::from_mib(24000),
-        power: None,
-        temperature_celsius: None,
-        xid: None,
+        fb_free: None,
+        fb_reserved: None,
+        hardware: HardwareReading::default(),
     }
 }
 
@@ -110,7 +112,7 @@ fn tick(secs: u64, state: &mut State, seen: &Delta) -> Outcome {
 fn render(outcome: &Outcome) -> String {
     let mut out = String::new();
     for f in outcome.view.findings.iter() {
-        let saving = f.saving.map_or("?".into(), |rate| format!("{rate:?}"));
+        let saving = f.recommendation.saving.map_or("?".into(), |rate| format!("{rate:?}"));
         out.push_str(&format!("{} {} {:.0} saves {saving}\n", f.kind, f.pod, f.score.total()));
     }
     for u in outcome.view.unknown.iter() {

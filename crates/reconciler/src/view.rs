@@ -10,7 +10,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy) {
     let mut findings: Vec<_> = state.findings.values().cloned().collect();
     // Worst first: by saving, then by score, then by name so that ties are the same everywhere.
     findings.sort_by(|a, b| {
-        let amount = |f: &gpu_autoscaler_model::Finding| f.saving.map(Rate::hourly);
+        let amount = |f: &gpu_autoscaler_model::Finding| f.recommendation.saving.map(Rate::hourly);
         amount(b)
             .cmp(&amount(a))
             .then_with(|| b.score.total().total_cmp(&a.score.total()))
@@ -21,6 +21,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy) {
         judged: Some(now),
         devices: devices(state).into(),
         pods: pods(state).into(),
+        hardware: state.hardware.clone().into(),
         unknown: state.unknown.clone().into(),
         totals: totals(state, policy),
         findings: findings.into(),
@@ -43,8 +44,9 @@ fn devices(state: &State) -> Vec<DeviceView> {
             .collect(),
         activity: entry.last.activity,
         fb: entry.last.fb_used.zip(entry.last.fb_total).and_then(|(used, all)| used.of(all)),
-        watts: entry.last.power.map(|p| p.as_watts()),
-        celsius: entry.last.temperature_celsius,
+        fb_free: entry.last.fb_free,
+        fb_total: entry.last.fb_total,
+        hardware: entry.last.hardware,
         at: entry.last.at,
     })
     .collect()
@@ -68,7 +70,8 @@ fn pods(state: &State) -> Vec<PodView> {
 fn totals(state: &State, policy: &Policy) -> Totals {
     let gpu_nodes = || state.nodes.values().filter(|n| n.gpus.is_some() || n.allocatable.has_gpu());
     let rates: Vec<Option<Rate>> = gpu_nodes().map(|n| pricing::node_rate(n, policy)).collect();
-    let savings: Vec<Option<Rate>> = state.findings.values().map(|f| f.saving).collect();
+    let savings: Vec<Option<Rate>> =
+        state.findings.values().map(|f| f.recommendation.saving).collect();
     let gpus = sum(gpu_nodes().filter_map(|n| n.gpus));
     let requests = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     Totals {
