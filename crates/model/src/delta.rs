@@ -1,5 +1,7 @@
 //! What changed since the last tick.
 
+use std::sync::Arc;
+
 use crate::{
     AnnouncedEvent, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod, PolicyObject,
     Receipt, Scrape, Uid,
@@ -28,6 +30,8 @@ pub struct Delta {
     /// What was kept of the past: all records of the store, once, at start; or what was computed
     /// from older measurements. Of two records of one key the fuller one counts.
     pub history: Vec<HistoryRecord>,
+    /// Everything that an edge cannot do now, when that changed.
+    pub faults: Option<Vec<Fault>>,
 }
 
 impl Delta {
@@ -42,7 +46,17 @@ impl Delta {
             && self.scrapes.is_empty()
             && self.receipts.is_empty()
             && self.history.is_empty()
+            && self.faults.is_none()
     }
+}
+
+/// Something that an edge cannot do: read a kind of object, telemetry, write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Which part of the controller, as its readiness probe names it.
+    pub part: Arc<str>,
+    /// In words.
+    pub why: Arc<str>,
 }
 
 /// One object that came, changed, or went.

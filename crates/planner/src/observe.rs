@@ -212,6 +212,7 @@ mod tests {
             owner: None,
             priority: 0,
             gates: Vec::new(),
+            constraints: Default::default(),
             unschedulable: None,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gpu_autoscaler_analysis::Window;
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Finding, GpuModel, GpuSample,
+    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, GpuModel, GpuSample,
     HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid,
     UnknownGpus, UnknownReason, View,
 };
@@ -30,6 +30,8 @@ pub struct State {
     pub(crate) hardware: Vec<HardwareFinding>,
     pub(crate) unknown: Vec<UnknownGpus>,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
+    /// What edges cannot do now.
+    pub(crate) faults: Vec<Fault>,
     pub(crate) judged: Option<Timestamp>,
     pub(crate) view: View,
 }
@@ -91,6 +93,7 @@ impl State {
             hardware: Vec::new(),
             unknown: Vec::new(),
             under_way: BTreeMap::new(),
+            faults: Vec::new(),
             judged: None,
             view: View::default(),
         }

@@ -15,7 +15,7 @@ const IMAGE_MAX: usize = 512;
 pub(crate) fn state(
     spec: &wire::PodSpec,
     status: &wire::PodStatus,
-    texts: &mut Interner,
+    texts: &mut Interner<str>,
 ) -> Result<ContainerState, (String, String)> {
     let statuses =
         || status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
