@@ -133,6 +133,7 @@ impl Ticker {
         pending.samples.extend(delta.samples);
         pending.scrapes.extend(delta.scrapes);
         pending.receipts.extend(delta.receipts);
+        pending.history.extend(delta.history);
         pending.faults = delta.faults.or_else(|| pending.faults.take());
         self.pending_since.get_or_insert_with(Instant::now);
     }

@@ -109,12 +109,13 @@ const FACTS: [Fact; 14] = [
     },
     Fact {
         name: "gpu_autoscaler_waste_findings",
-        help: "Pods that waste GPUs",
+        help: "Findings that stand: pods that waste GPUs, devices that are throttled or sick",
         labels: &["kind"],
         read: |view| {
-            let found = |kind| view.findings.iter().filter(|f| f.kind == kind).count();
-            let kinds = FindingKind::ALL.into_iter();
-            kinds.map(|kind| (vec![kind.to_string()], count(found(kind)))).collect()
+            let pods = |kind| view.findings.iter().filter(|f| f.kind == kind).count();
+            let devices = |kind| view.hardware.iter().filter(|h| h.fault.kind() == kind).count();
+            let found = |kind| count(pods(kind) + devices(kind));
+            FindingKind::ALL.map(|kind| (vec![kind.to_string()], found(kind))).into()
         },
     },
     Fact {
