@@ -39,6 +39,20 @@ impl Delta {
             && self.scrapes.is_empty()
             && self.receipts.is_empty()
     }
+
+    /// Adds what was seen after this.
+    pub fn append(&mut self, more: Self) {
+        // Named one by one: a new field that is not added here does not compile.
+        let Self { nodes, pods, budgets, policies, events, samples, scrapes, receipts } = more;
+        self.nodes.extend(nodes);
+        self.pods.extend(pods);
+        self.budgets.extend(budgets);
+        self.policies.extend(policies);
+        self.events.extend(events);
+        self.samples.extend(samples);
+        self.scrapes.extend(scrapes);
+        self.receipts.extend(receipts);
+    }
 }
 
 /// One object that came, changed, or went.
