@@ -48,7 +48,17 @@ impl Delta {
     /// Adds what was seen after this.
     pub fn append(&mut self, more: Self) {
         // Named one by one: a new field that is not added here does not compile.
-        let Self { nodes, pods, budgets, policies, events, samples, scrapes, receipts } = more;
+        let Self {
+            nodes,
+            pods,
+            budgets,
+            policies,
+            events,
+            samples,
+            scrapes,
+            receipts,
+            faults,
+        } = more;
         self.nodes.extend(nodes);
         self.pods.extend(pods);
         self.budgets.extend(budgets);
@@ -57,6 +67,9 @@ impl Delta {
         self.samples.extend(samples);
         self.scrapes.extend(scrapes);
         self.receipts.extend(receipts);
+        if faults.is_some() {
+            self.faults = faults;
+        }
     }
 }
 
