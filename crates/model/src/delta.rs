@@ -48,17 +48,8 @@ impl Delta {
     /// Adds what was seen after this.
     pub fn append(&mut self, more: Self) {
         // Named one by one: a new field that is not added here does not compile.
-        let Self {
-            nodes,
-            pods,
-            budgets,
-            policies,
-            events,
-            samples,
-            scrapes,
-            receipts,
-            faults,
-        } = more;
+        let Self { nodes, pods, budgets, policies, events, samples, scrapes, receipts, faults } =
+            more;
         self.nodes.extend(nodes);
         self.pods.extend(pods);
         self.budgets.extend(budgets);
