@@ -30,8 +30,8 @@ pub fn findings(findings: &[Finding], format: Format) -> Rows {
             f.namespace.clone(),
             f.pod.clone(),
             f.devices.len().to_string(),
-            percent(Some(f.usage.activity_mean)),
-            percent(f.usage.fb_mean),
+            percent(f.usage.as_ref().map(|usage| usage.activity_mean)),
+            percent(f.usage.as_ref().and_then(|usage| usage.fb_mean)),
             format!("{:.0}", f.score.total),
             money(f.saving_per_hour.as_ref()),
         ];
@@ -39,8 +39,8 @@ pub fn findings(findings: &[Finding], format: Format) -> Rows {
             row.extend([
                 f.node.clone(),
                 f.model.clone().unwrap_or_else(|| "-".into()),
-                percent(Some(f.usage.activity_p95)),
-                f.usage.activity_source.clone(),
+                percent(f.usage.as_ref().map(|usage| usage.activity_p95)),
+                f.usage.as_ref().map_or("-".into(), |usage| usage.activity_source.clone()),
                 f.owner.clone().unwrap_or_else(|| "-".into()),
                 f.since.clone(),
             ]);
@@ -147,11 +147,15 @@ pub fn totals(totals: &Totals) -> String {
 
 /// A finding in one sentence.
 pub fn in_words(finding: &Finding) -> String {
+    if let Some(stuck) = &finding.stuck {
+        return stuck.clone();
+    }
+    let usage = finding.usage.as_ref();
     format!(
         "compute {} ({}), memory {}, score {:.0}, saves {} per hour",
-        percent(Some(finding.usage.activity_mean)),
-        finding.usage.activity_source,
-        percent(finding.usage.fb_mean),
+        percent(usage.map(|usage| usage.activity_mean)),
+        usage.map_or("-", |usage| &usage.activity_source),
+        percent(usage.and_then(|usage| usage.fb_mean)),
         finding.score.total,
         money(finding.saving_per_hour.as_ref()),
     )

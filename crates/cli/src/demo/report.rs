@@ -224,7 +224,7 @@ impl Report {
 impl Waste {
     fn new(driver: &Driver) -> Self {
         let tally = driver.tally();
-        let kinds = [FindingKind::Idle, FindingKind::Underutilized].map(|kind| {
+        let kinds = FindingKind::ALL.map(|kind| {
             let standing =
                 || tally.findings.iter().filter(move |((_, k), _)| *k == kind).map(|(_, one)| one);
             let mut held = GpuMillis::new(0);
@@ -245,7 +245,7 @@ impl Waste {
             reclaimable: tally.saving.map(Amount::from),
             // For display: the amounts themselves are exact.
             share: share.map(|(cost, saving)| saving.as_nanos() as f64 / cost.as_nanos() as f64),
-            kinds: kinds.into(),
+            kinds: kinds.into_iter().filter(|kind| kind.pods > 0).collect(),
         }
     }
 
