@@ -5,5 +5,7 @@
 mod chart;
 mod control_plane;
 mod controller;
+mod faults;
+mod metrics;
 mod packing;
 mod prometheus;
