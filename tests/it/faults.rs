@@ -133,9 +133,9 @@ fn faults() -> Vec<Fault> {
         (
             Expected {
                 fault: "no permission to write Events",
-                ready: "[-] writes: the last one failed: the API server answers",
+                ready: "[-] writes: the last `announce` failed: the API server answers",
                 metric: part("gpu_autoscaler_part_works{part=\"writes\"}"),
-                condition: Ok("writes: the last one failed: the API server answers"),
+                condition: Ok("writes: the last `announce` failed: the API server answers"),
             },
             |stage| {
                 stage.allow(|resource, verb| (resource, verb) != ("events", "create"));

@@ -1,5 +1,6 @@
 //! Whether the controller is alive and ready, and what is missing where it is not.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,19 +140,20 @@ pub struct Part {
     pub fault: Option<String>,
 }
 
-/// How the last write to the cluster went.
+/// How the last writes to the cluster went.
 #[derive(Clone, Debug, Default)]
 pub struct WriteHealth {
-    /// When it failed, and why; nothing when it did not.
-    pub failed: Option<(Instant, Arc<str>)>,
+    /// Kinds of action of which the last one failed, when, and why. Apart, because a condition that
+    /// can be written says nothing about Events that cannot.
+    pub failed: BTreeMap<&'static str, (Instant, Arc<str>)>,
 }
 
 impl WriteHealth {
     /// Nothing for a failure so old that, were it still wanted, the write would have been tried
     /// again.
     fn fault(&self) -> Option<String> {
-        let (at, why) = self.failed.as_ref()?;
-        (at.elapsed() <= WRITE_FAULT_MAX).then(|| format!("the last one failed: {why}"))
+        let mut failed = self.failed.iter().filter(|(_, (at, _))| at.elapsed() <= WRITE_FAULT_MAX);
+        failed.next().map(|(action, (_, why))| format!("the last `{action}` failed: {why}"))
     }
 }
 

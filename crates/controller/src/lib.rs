@@ -14,6 +14,7 @@ pub mod api;
 pub mod arguments;
 pub mod health;
 pub mod http;
+pub mod log;
 pub mod metrics;
 pub mod openapi;
 pub mod page;

@@ -6,6 +6,7 @@ use gpu_autoscaler_k8s::effects::Performer;
 use gpu_autoscaler_model::{Effect, Receipt, ReceiptResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::{Instrument as _, info_span};
 
 use crate::clock;
 use crate::health::WriteHealth;
@@ -31,9 +32,10 @@ pub async fn run(
             let result = ReceiptResult::Unanswered { why };
             Receipt { effect: effect.id, at: clock::now(), result }
         } else {
-            let performed = performer.perform(&effect, clock::now).await;
+            let span = info_span!("perform effect", id = %effect.id);
+            let performed = performer.perform(&effect, clock::now).instrument(span).await;
             metrics.effect(&effect, &performed);
-            note(&performed.receipt.result, &health);
+            note(effect.action.as_str(), &performed.receipt.result, &health);
             performed.receipt
         };
         if receipts.send(receipt).await.is_err() {
@@ -43,8 +45,8 @@ pub async fn run(
 }
 
 /// A conflict, or an object that is gone, is an answer: writing works.
-fn note(result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
-    let failed = match result {
+fn note(action: &'static str, result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
+    let why = match result {
         ReceiptResult::Refused { why } | ReceiptResult::Unanswered { why } => Some(why),
         ReceiptResult::NotSent => return,
         ReceiptResult::Applied
@@ -52,6 +54,8 @@ fn note(result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
         | ReceiptResult::Conflict
         | ReceiptResult::Gone => None,
     };
-    let failed = failed.map(|why| (Instant::now(), Arc::clone(why)));
-    health.send_replace(WriteHealth { failed });
+    health.send_modify(|health| match why {
+        Some(why) => drop(health.failed.insert(action, (Instant::now(), Arc::clone(why)))),
+        None => drop(health.failed.remove(action)),
+    });
 }

@@ -41,7 +41,8 @@ async fn readiness_names_what_is_missing() {
     parts.budgets.send_modify(|health| (health.synced, health.absent) = (true, true));
     let failing = vec![("http://p:9090".into(), "refused".into())];
     parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
-    parts.writes.send_modify(|health| health.failed = Some((Instant::now(), "403\nno".into())));
+    let failed = (Instant::now(), "403\nno".into());
+    parts.writes.send_modify(|health| drop(health.failed.insert("announce", failed)));
     health.ticked();
     expect![[r#"
         [+] watch of Node ok
@@ -49,7 +50,7 @@ async fn readiness_names_what_is_missing() {
         [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
         [+] loop ok
         [+] lease ok
-        [-] writes: the last one failed: 403 no
+        [-] writes: the last `announce` failed: 403 no
     "#]]
     .assert_eq(&health.ready().1);
     assert!(!health.ready().0 && health.alive().0);
