@@ -107,6 +107,7 @@ unsafe fn read(
         },
         grace: millis(given.grace_ms)?.unwrap_or(defaults.grace),
         warn: defaults.warn,
+        warn_signal: None,
         name: name.map(str::to_owned),
         reservation: None,
     };
