@@ -1,7 +1,7 @@
 """Builds the wheel, with nothing but the standard library (PEP 517).
 
-    CHRONOS_WHEEL_LIBRARY=target/release/libchronos_c.so \\
-    CHRONOS_WHEEL_TOOL=target/release/chronos pip wheel --no-deps bindings/python
+    CHRONOS_WHEEL_LIBRARY=$PWD/target/release/libchronos_c.so \\
+    CHRONOS_WHEEL_TOOL=$PWD/target/release/chronos pip wheel --no-deps bindings/python
 
 The wheel that contains the C library is tagged for the platform it runs on, by the symbols the
 library needs. Without the library the wheel is for any platform: its import works everywhere, and
