@@ -158,7 +158,12 @@ fn faults() -> Vec<Fault> {
                 stage.allow(|_, _| false);
                 stage.restart_api_server();
             },
-            |stage| stage.allow(|_, _| true),
+            |stage| {
+                stage.allow(|_, _| true);
+                // A refused write is told of until another of its kind is not.
+                let spec = r#"{"spec": {"maxNodes": 7}}"#;
+                stage.kubectl(&["patch", "asp", POLICY, "--type=merge", "--patch", spec]);
+            },
         ),
         (
             Expected {

@@ -1,9 +1,14 @@
 //! What the running controller exposes and answers, held against its own documents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::{fs, thread};
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tests::control_plane::Options;
 use tests::controller::Controller;
@@ -60,7 +65,9 @@ fn every_published_metric_has_samples_whose_values_move() {
     let Some(mut world) = World::start_with(1, &Options::default()) else { return };
     let names = published();
     assert!(names.len() > 10, "{names:?}");
-    let controller = world.controller("metrics", &[]);
+    let collector = Collector::start();
+    let endpoint = format!("--otlp-endpoint=http://{}", collector.address);
+    let mut controller = world.controller("metrics", &[&endpoint]);
     let mut seen = Seen::default();
     until_true("it judges", || controller.metric("gpu_autoscaler_gpus").is_some());
     seen.look(&controller);
@@ -127,6 +134,67 @@ fn every_published_metric_has_samples_whose_values_move() {
     let unmoved = seen.unmoved(&names);
     assert_eq!(all_move, Ok(Some(())), "names and how many values were seen: {unmoved:?}");
     println!("{} published metrics have samples whose values move", names.len());
+
+    // What was not sent yet is sent at the end.
+    assert!(controller.process().terminate(SOON), "SIGTERM is enough");
+    let spans = collector.spans();
+    let wanted = ["reconcile", "perform effect", "request"];
+    for name in wanted {
+        assert!(spans.contains_key(name), "no span `{name}` among {spans:?}");
+    }
+    println!("spans were sent: {spans:?}");
+}
+
+/// Takes spans as an OpenTelemetry collector does: OTLP, protocol buffers over HTTP.
+struct Collector {
+    address: SocketAddr,
+    spans: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Collector {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let this = Self { address: listener.local_addr().expect("bound"), spans: Arc::default() };
+        let spans = Arc::clone(&this.spans);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let request = receive(stream).expect("a request of OTLP");
+                let of_resource = request.resource_spans.into_iter();
+                let of_scope = of_resource.flat_map(|resource| resource.scope_spans);
+                let mut spans = spans.lock().expect("no holder panics");
+                for span in of_scope.flat_map(|scope| scope.spans) {
+                    assert!(span.end_time_unix_nano >= span.start_time_unix_nano);
+                    *spans.entry(span.name).or_default() += 1;
+                }
+            }
+        });
+        this
+    }
+
+    /// How many spans of each name came.
+    fn spans(&self) -> BTreeMap<String, usize> {
+        self.spans.lock().expect("no holder panics").clone()
+    }
+}
+
+/// Reads one request and answers that all of it was taken.
+fn receive(mut stream: TcpStream) -> io::Result<ExportTraceServiceRequest> {
+    let mut lines = BufReader::new(stream.try_clone()?);
+    let (mut line, mut length) = (String::new(), 0);
+    lines.read_line(&mut line)?;
+    assert!(line.starts_with("POST /v1/traces "), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        lines.read_line(&mut line)?;
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body)?;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n";
+    write!(stream, "{head}Content-Length: 0\r\nConnection: close\r\n\r\n")?;
+    ExportTraceServiceRequest::decode(body.as_slice()).map_err(io::Error::other)
 }
 
 /// Asks every route of the description that the controller serves, and holds the answers against

@@ -18,8 +18,11 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// How often the loop beats when it has nothing else to do.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// How long a failed write is told of. A refused one is tried again after five minutes.
-const WRITE_FAULT_MAX: Duration = Duration::from_secs(600);
+/// How long a refused write is told of: until it has been tried again, if it is still wanted.
+pub const REFUSED_TOLD: Duration = Duration::from_secs(310);
+
+/// The same for one that was not answered.
+pub const UNANSWERED_TOLD: Duration = Duration::from_secs(60);
 
 /// Longest description of a fault, in characters.
 const FAULT_CHARS_MAX: usize = 300;
@@ -143,8 +146,8 @@ pub struct Part {
 /// How the last writes to the cluster went.
 #[derive(Clone, Debug, Default)]
 pub struct WriteHealth {
-    /// Kinds of action of which the last one failed, when, and why. Apart, because a condition that
-    /// can be written says nothing about Events that cannot.
+    /// Kinds of action of which the last one failed, until when that is told, and why. Apart,
+    /// because a condition that can be written says nothing about Events that cannot.
     pub failed: BTreeMap<&'static str, (Instant, Arc<str>)>,
 }
 
@@ -152,7 +155,8 @@ impl WriteHealth {
     /// Nothing for a failure so old that, were it still wanted, the write would have been tried
     /// again.
     fn fault(&self) -> Option<String> {
-        let mut failed = self.failed.iter().filter(|(_, (at, _))| at.elapsed() <= WRITE_FAULT_MAX);
+        let now = Instant::now();
+        let mut failed = self.failed.iter().filter(|(_, (until, _))| now < *until);
         failed.next().map(|(action, (_, why))| format!("the last `{action}` failed: {why}"))
     }
 }

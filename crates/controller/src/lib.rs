@@ -24,6 +24,8 @@ mod clock;
 mod connect;
 mod faults;
 mod performer;
+#[cfg(test)]
+mod reference;
 mod run;
 #[cfg(test)]
 mod sample_view;

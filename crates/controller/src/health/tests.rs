@@ -41,7 +41,7 @@ async fn readiness_names_what_is_missing() {
     parts.budgets.send_modify(|health| (health.synced, health.absent) = (true, true));
     let failing = vec![("http://p:9090".into(), "refused".into())];
     parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
-    let failed = (Instant::now(), "403\nno".into());
+    let failed = (Instant::now() + REFUSED_TOLD, "403\nno".into());
     parts.writes.send_modify(|health| drop(health.failed.insert("announce", failed)));
     health.ticked();
     expect![[r#"
@@ -57,7 +57,7 @@ async fn readiness_names_what_is_missing() {
 
     parts.telemetry.send_modify(|health| health.failing.clear());
     parts.budgets.send_modify(|health| health.absent = false);
-    tokio::time::advance(WRITE_FAULT_MAX + Duration::from_secs(1)).await;
+    tokio::time::advance(REFUSED_TOLD).await;
     assert!(health.ready().0, "a write that failed long ago and was not repeated is not wanted");
 }
 
