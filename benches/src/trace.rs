@@ -72,7 +72,7 @@ pub fn read_nodes(path: &Path) -> Result<Fleet> {
         });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Fleet { nodes })
+    Ok(Fleet::new(nodes))
 }
 
 /// Reads a pod list (`name,cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec,...]`), sorted by

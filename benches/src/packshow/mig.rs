@@ -152,7 +152,7 @@ fn fleet(geometry: &'static MigGeometry) -> Fleet {
         tenants: Vec::new(),
         extended_free: Default::default(),
     };
-    Fleet { nodes: (0..GPUS / 8).map(node).collect() }
+    Fleet::new((0..GPUS / 8).map(node).collect())
 }
 
 /// What became of one stream.
@@ -212,8 +212,8 @@ fn run(geometry: &'static MigGeometry, mix: &[(&str, u32)], policy: Policy, seed
         {
             ends.pop_first();
             let (kind, assignment) = running[pod];
-            fleet.give_back(&kinds[kind].request, assignment);
-            board.changed(assignment.node);
+            fleet.unbind(&kinds[kind], assignment);
+            board.unbound(indices[kind], assignment.node);
         }
         let mut ticket = random.below(total as usize) as u32;
         let pick = mix.iter().position(|&(_, weight)| {
@@ -225,15 +225,15 @@ fn run(geometry: &'static MigGeometry, mix: &[(&str, u32)], policy: Policy, seed
         outcome.asked_slices += size(pick);
         let found = match policy {
             Policy::NameOrder => by_name(&fleet, profiles[pick]),
-            _ => board.best(&fleet, indices[pick], None),
+            _ => board.best(&fleet, indices[pick]),
         };
         // Exponential, from 53 uniform bits.
         let uniform = ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
         let end = now + 1 + (-uniform.ln() * lifetime) as u64;
         match found {
             Some(assignment) => {
-                fleet.take(&kinds[pick].request, assignment);
-                board.changed(assignment.node);
+                fleet.bind(&kinds[pick], assignment);
+                board.bound(indices[pick], assignment.node);
                 ends.insert((end, running.len()));
                 running.push((pick, assignment));
             }

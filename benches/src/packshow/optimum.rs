@@ -126,7 +126,7 @@ fn fleet_of(nodes: &[usize]) -> Fleet {
             extended_free: Default::default(),
         }
     };
-    Fleet { nodes: nodes.iter().enumerate().map(node).collect() }
+    Fleet::new(nodes.iter().enumerate().map(node).collect())
 }
 
 fn pods_of(pods: &[usize]) -> Vec<Pod> {

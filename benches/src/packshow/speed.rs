@@ -1,6 +1,7 @@
 //! The time of one decision, on one thread, in processor time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use benches::trace::Random;
 use gpu_autoscaler_model::{Taint, TaintEffect, Toleration};
@@ -34,7 +35,7 @@ fn fleet(nodes: usize) -> Fleet {
         Node {
             name: format!("node-{index:05}").into(),
             schedulable: true,
-            labels: [("zone".into(), format!("z{}", number / 7 % ZONES).into())].into(),
+            labels: [("zone", format!("z{}", number / 7 % ZONES))].into_iter().collect(),
             taints: if index.is_multiple_of(5) { vec![dedicated] } else { Vec::new() },
             gpu_model: MODELS[index % 4].into(),
             allocatable,
@@ -45,7 +46,7 @@ fn fleet(nodes: usize) -> Fleet {
             extended_free: Default::default(),
         }
     };
-    Fleet { nodes: (0..nodes).map(node).collect() }
+    Fleet::new((0..nodes).map(node).collect())
 }
 
 fn kinds(random: &mut Random) -> Vec<PodKind> {
@@ -58,7 +59,7 @@ fn kinds(random: &mut Random) -> Vec<PodKind> {
                 memory_mib: (1 + random.below(30)) as u32 * 1_024,
             },
         };
-        let team: std::sync::Arc<str> = format!("t{}", random.below(TEAMS as usize)).into();
+        let team: Arc<str> = format!("t{}", random.below(TEAMS as usize)).into();
         let in_zone = random.below(3) == 0;
         let models =
             if random.below(4) == 0 { vec![MODELS[random.below(4)].into()] } else { vec![] };
@@ -71,12 +72,13 @@ fn kinds(random: &mut Random) -> Vec<PodKind> {
             extended: Vec::new(),
         };
         let mut kind = PodKind::plain(request);
+        let demands = Arc::make_mut(&mut kind.constraints);
         if in_zone {
             let zone = format!("z{}", random.below(3));
-            kind.constraints.node_selector.push(("zone".into(), zone.into()));
+            demands.node_selector.push(("zone".into(), zone.into()));
         }
         let toleration = Toleration { key: "team".into(), value: Some(team), effect: None };
-        kind.constraints.tolerations.push(toleration);
+        demands.tolerations.push(toleration);
         kind
     };
     (0..KINDS).map(|_| kind(random)).collect()
@@ -108,17 +110,17 @@ pub fn table(seed: u64) -> Printed {
             (0..kinds.len()).map(|i| (i, board.add_kind(&fleet, &kinds[i]))).collect();
         // Each kind's first decision computes every node's cost; it is not one of those measured.
         indices.values().for_each(|&kind| {
-            board.best(&fleet, kind, None);
+            board.best(&fleet, kind);
         });
         let gpus: usize = fleet.nodes.iter().map(|node| node.gpus.len()).sum();
         let mut times = Vec::new();
         for _ in 0..gpus * 3 / 2 {
             let pick = random.below(kinds.len());
             let start = cpu_micros();
-            let found = board.best(&fleet, indices[&pick], None);
+            let found = board.best(&fleet, indices[&pick]);
             if let Some(assignment) = found {
-                fleet.take(&kinds[pick].request, assignment);
-                board.changed(assignment.node);
+                fleet.bind(&kinds[pick], assignment);
+                board.bound(indices[&pick], assignment.node);
             }
             times.push(cpu_micros() - start);
         }

@@ -158,7 +158,7 @@ fn term_holds(node: &Node, term: &NodeSelectorTerm) -> bool {
     let mut any = false;
     for requirement in &term.labels {
         any = true;
-        if !requirement.operator.holds(node.labels.get(&requirement.key).map(AsRef::as_ref)) {
+        if !requirement.operator.holds(node.labels.get(&requirement.key)) {
             return false;
         }
     }
@@ -200,7 +200,7 @@ fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind>
         return Some(FaultKind::Unschedulable);
     }
     for (key, value) in &kind.constraints.node_selector {
-        if node.labels.get(key).is_none_or(|label| label != value) {
+        if node.labels.get(key) != Some(&**value) {
             return Some(FaultKind::NodeAffinity);
         }
     }

@@ -1,7 +1,5 @@
 //! Whether a request fits on a node, and on which of its devices.
 
-use std::sync::Arc;
-
 use gpu_autoscaler_model::{
     Constraints, MigGeometry, MigProfileSpec, NodeSelectorTerm, TaintEffect,
 };
@@ -61,18 +59,34 @@ pub fn standing_obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
 
 /// Whether the node selector and the required node affinity match.
 pub fn node_affinity_holds(node: &Node, constraints: &Constraints) -> bool {
-    constraints.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    constraints.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(&**value))
         && constraints.node_terms.as_ref().is_none_or(|terms| any_term_matches(node, terms))
 }
 
 fn any_term_matches(node: &Node, terms: &[NodeSelectorTerm]) -> bool {
-    let matches = |term: &NodeSelectorTerm| {
-        let label = |key: &Arc<str>| node.labels.get(key).map(|value| value.as_ref());
-        !(term.labels.is_empty() && term.name.is_empty())
-            && term.labels.iter().all(|r| r.operator.holds(label(&r.key)))
-            && term.name.iter().all(|r| r.operator.holds(Some(&node.name)))
-    };
-    terms.iter().any(matches)
+    terms.iter().any(|term| term_matches(node, term))
+}
+
+fn term_matches(node: &Node, term: &NodeSelectorTerm) -> bool {
+    !(term.labels.is_empty() && term.name.is_empty())
+        && term.labels.iter().all(|r| r.operator.holds(node.labels.get(&r.key)))
+        && term.name.iter().all(|r| r.operator.holds(Some(&node.name)))
+}
+
+/// What a taint that only prefers to keep a pod away weighs: as much as the heaviest preference
+/// that a pod can name.
+const TAINT_WEIGHT: i32 = 100;
+
+/// How much a pod with these constraints prefers `node`, whoever is there: the weights of the
+/// terms that match, less those of taints that prefer to keep it away.
+pub fn standing_preference(node: &Node, constraints: &Constraints) -> i32 {
+    let matching = constraints.preferred_nodes.iter().filter(|(_, term)| term_matches(node, term));
+    let wished: i32 = matching.map(|(weight, _)| weight).sum();
+    let repelling = node.taints.iter().filter(|taint| {
+        taint.effect == TaintEffect::PreferNoSchedule
+            && !constraints.tolerations.iter().any(|t| t.tolerates(taint))
+    });
+    repelling.fold(wished, |sum, _| sum - TAINT_WEIGHT)
 }
 
 /// Whether every taint that keeps pods away is tolerated.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{Constraints, HostPort, MigGeometry, MigOccupancy, PodTerm, Taint};
+use gpu_autoscaler_model::{Constraints, Labels, MigGeometry, MigOccupancy, Taint};
 
-use crate::request::Request;
+use crate::request::{PodKind, Request};
 
 /// One thousandth of a GPU's compute, or of a GPU where its memory is the scarcer share.
 pub const WHOLE_GPU_MILLI: u16 = 1000;
@@ -15,11 +15,12 @@ pub const WHOLE_GPU_MILLI: u16 = 1000;
 /// The largest machine on sale has 16; a set of GPUs is a bit mask of 32.
 pub const GPUS_PER_NODE_MAX: usize = 32;
 
-/// All nodes on which a pod may be placed, in the fixed order that breaks ties.
+/// All nodes on which a pod may be placed, in the fixed order that breaks ties. A clone shares
+/// every node that neither changes.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     /// The nodes; a [`NodeIndex`] is a position in this list.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Arc<Node>>,
 }
 
 /// Position of a node in [`Fleet::nodes`].
@@ -45,7 +46,7 @@ pub struct Node {
     /// Ready and not cordoned.
     pub schedulable: bool,
     /// All its labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Labels,
     /// Its taints.
     pub taints: Vec<Taint>,
     /// The model of its GPUs; empty where it has none or the model is not known.
@@ -65,14 +66,14 @@ pub struct Node {
 }
 
 /// A pod that is bound to a node, as far as others look at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenant {
     /// Who it is to others.
     pub identity: Arc<Identity>,
-    /// Its required anti-affinity, which keeps others away as well.
-    pub anti_affinity: Vec<PodTerm>,
-    /// The ports of the host that it has.
-    pub host_ports: Vec<HostPort>,
+    /// What it demands: its anti-affinity keeps others away, its ports are taken.
+    pub constraints: Arc<Constraints>,
+    /// It is being deleted: topology spread does not count it any more.
+    pub leaving: bool,
 }
 
 /// Who a pod is to others.
@@ -81,17 +82,14 @@ pub struct Identity {
     /// Its namespace.
     pub namespace: Arc<str>,
     /// Its labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Labels,
 }
 
 impl Tenant {
     /// What a pod with these constraints is to others once it is bound.
-    pub fn of(identity: &Arc<Identity>, constraints: &Constraints) -> Self {
-        Self {
-            identity: identity.clone(),
-            anti_affinity: constraints.pod_anti_affinity.clone(),
-            host_ports: constraints.host_ports.clone(),
-        }
+    pub fn of(identity: &Arc<Identity>, constraints: &Arc<Constraints>) -> Self {
+        let (identity, constraints) = (identity.clone(), constraints.clone());
+        Self { identity, constraints, leaving: false }
     }
 }
 
@@ -387,19 +385,39 @@ pub fn positions(set: u32) -> impl Iterator<Item = usize> {
 }
 
 impl Fleet {
+    /// A fleet of these nodes.
+    pub fn new(nodes: Vec<Node>) -> Self {
+        Self { nodes: nodes.into_iter().map(Arc::new).collect() }
+    }
+
     /// The node at `index`.
     pub fn node(&self, index: NodeIndex) -> &Node {
         &self.nodes[index.0 as usize]
     }
 
-    /// Takes what a pod was granted; see [`Node::take`].
-    pub fn take(&mut self, request: &Request, placement: Assignment) {
-        self.nodes[placement.node.0 as usize].take(request, placement.devices);
+    /// The node at `index`, to be changed in this fleet alone.
+    pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[index.0 as usize])
     }
 
-    /// Gives back what a pod was granted; see [`Node::give_back`].
-    pub fn give_back(&mut self, request: &Request, placement: Assignment) {
-        self.nodes[placement.node.0 as usize].give_back(request, placement.devices);
+    /// Binds a pod of `kind` to `place`, which was found for it on this very fleet.
+    pub fn bind(&mut self, kind: &PodKind, place: Assignment) {
+        let node = self.node_mut(place.node);
+        node.take(&kind.request, place.devices);
+        node.tenants.push(Tenant::of(&kind.identity, &kind.constraints));
+    }
+
+    /// Takes away a pod that [`Fleet::bind`] bound with the same arguments.
+    pub fn unbind(&mut self, kind: &PodKind, place: Assignment) {
+        let node = self.node_mut(place.node);
+        node.give_back(&kind.request, place.devices);
+        let is_it = |tenant: &Tenant| {
+            tenant.identity == kind.identity && tenant.constraints == kind.constraints
+        };
+        // The last to come is the first to go, where several are equal.
+        if let Some(position) = node.tenants.iter().rposition(is_it) {
+            node.tenants.remove(position);
+        }
     }
 }
 

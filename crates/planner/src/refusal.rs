@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::fit::{Obstacle, shortage, standing_obstacle};
 use crate::fleet::{Fleet, Node};
-use crate::neighborhood::Neighborhood;
 use crate::request::{GpuRequest, InvalidRequest, PodKind};
 
 /// Why a pod is not placed.
@@ -20,6 +19,13 @@ pub enum Refusal {
     },
     /// There is no node at all.
     EmptyFleet,
+    /// Others were looked at first, and all that is looked at in one go is used up.
+    Postponed {
+        /// Nodes that were examined, once for each kind of pod and more for each decision.
+        examined: u64,
+        /// The most that are.
+        examined_max: u64,
+    },
     /// It fits on no node.
     NoRoom {
         /// For each obstacle, in the order in which they are looked for, on how many nodes it is
@@ -68,16 +74,20 @@ pub enum Remedy {
     },
 }
 
-/// Why `pod` fits on no node of `fleet`; to be called only when it does not.
-pub fn no_room(fleet: &Fleet, pod: &PodKind, neighborhood: Option<&Neighborhood>) -> Refusal {
+/// Why `pod` fits on no node of `fleet`, where `by_neighbors` says what the pods on the node at a
+/// position are to it; to be called only when it does not.
+pub fn no_room(
+    fleet: &Fleet,
+    pod: &PodKind,
+    mut by_neighbors: impl FnMut(usize) -> Option<Obstacle>,
+) -> Refusal {
     if fleet.nodes.is_empty() {
         return Refusal::EmptyFleet;
     }
     let mut nodes: Vec<(Obstacle, u32)> = Vec::new();
     for (index, node) in fleet.nodes.iter().enumerate() {
-        let by_neighbors = || neighborhood.and_then(|n| n.obstacle(index));
         let found = standing_obstacle(node, pod)
-            .or_else(by_neighbors)
+            .or_else(|| by_neighbors(index))
             .or_else(|| shortage(node, &pod.request));
         let Some(found) = found else { continue };
         match nodes.binary_search_by_key(&found, |&(o, _)| o) {
@@ -87,8 +97,8 @@ pub fn no_room(fleet: &Fleet, pod: &PodKind, neighborhood: Option<&Neighborhood>
     }
     // The node that comes closest meets its obstacle last.
     let last = nodes.last().map_or(Obstacle::Unschedulable, |&(o, _)| o);
-    let suitable: Vec<&Node> =
-        fleet.nodes.iter().filter(|node| standing_obstacle(node, pod).is_none()).collect();
+    let standing = |node: &&Node| standing_obstacle(node, pod).is_none();
+    let suitable: Vec<&Node> = fleet.nodes.iter().map(AsRef::as_ref).filter(standing).collect();
     Refusal::NoRoom { nodes, remedy: remedy(&suitable, pod, last) }
 }
 
@@ -189,6 +199,11 @@ impl fmt::Display for Refusal {
                 }
                 Ok(())
             }
+            Self::Postponed { examined, examined_max } => write!(
+                f,
+                "not looked at: pods of higher priority or size were first, for which {examined} \
+                 of at most {examined_max} nodes were examined"
+            ),
             Self::EmptyFleet => write!(f, "there is no node"),
             Self::NoRoom { nodes, remedy } => {
                 let total: u32 = nodes.iter().map(|&(_, count)| count).sum();

@@ -1,10 +1,9 @@
 //! What a pod asks for, as packing sees it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::Constraints;
+use gpu_autoscaler_model::{Constraints, Labels};
 
 use crate::fleet::{GPUS_PER_NODE_MAX, Identity, Isolation, WHOLE_GPU_MILLI};
 
@@ -27,7 +26,7 @@ pub struct PodKind {
     /// The resources.
     pub request: Request,
     /// What it demands of its node and its neighbors beyond resources.
-    pub constraints: Constraints,
+    pub constraints: Arc<Constraints>,
     /// Who it is to others.
     pub identity: Arc<Identity>,
 }
@@ -35,8 +34,8 @@ pub struct PodKind {
 impl PodKind {
     /// A pod that asks for `request` and demands nothing else.
     pub fn plain(request: Request) -> Self {
-        let identity = Identity { namespace: "default".into(), labels: BTreeMap::new() };
-        Self { request, constraints: Constraints::default(), identity: Arc::new(identity) }
+        let identity = Identity { namespace: "default".into(), labels: Labels::default() };
+        Self { request, constraints: Arc::default(), identity: Arc::new(identity) }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    A100_40GB, HostPort, LabelSelector, NamespaceScope, NodeSelectorTerm, Operator, PodTerm,
-    Requirement, SpreadConstraint, Taint, TaintEffect,
+    A100_40GB, Constraints, HostPort, LabelSelector, NamespaceScope, NodeSelectorTerm, Operator,
+    PodTerm, Requirement, SpreadConstraint, Taint, TaintEffect,
 };
 
 use crate::check::{FaultKind, check};
@@ -38,7 +38,7 @@ fn whole(count: usize) -> Vec<Gpu> {
 }
 
 fn fleet(nodes: Vec<Node>) -> Fleet {
-    Fleet { nodes }
+    Fleet::new(nodes)
 }
 
 fn pod(name: &str, gpu: GpuRequest) -> Pod {
@@ -59,6 +59,11 @@ fn pod(name: &str, gpu: GpuRequest) -> Pod {
 
 fn gpus(count: u16) -> GpuRequest {
     GpuRequest::Whole { count }
+}
+
+/// What the pod demands, to be changed.
+fn demands(pod: &mut Pod) -> &mut Constraints {
+    Arc::make_mut(&mut pod.kind.constraints)
 }
 
 const STRATEGIES: [Strategy; 6] = [
@@ -149,7 +154,7 @@ fn refusals_name_the_reason_the_value_and_the_limit() {
     let slice = pod("p", GpuRequest::Mig { profile: "1g.5gb".into() });
     assert!(text(slice).contains("1 GPUs not shared in the way that is asked"));
     let mut spread = pod("p", gpus(1));
-    spread.kind.constraints.uncovered = vec!["spec.resourceClaims".into()];
+    demands(&mut spread).uncovered = vec!["spec.resourceClaims".into()];
     assert!(text(spread).contains("does not cover `spec.resourceClaims`"));
     let none = place(&[pod("p", gpus(1))], &Fleet::default(), &Demand::default(), Strategy::Fgd);
     assert_eq!(none, vec![Err(Refusal::EmptyFleet)]);
@@ -247,14 +252,14 @@ fn the_check_finds_each_fault() {
 fn zoned() -> Fleet {
     let mut nodes: Vec<Node> = (0..4).map(|i| node(&format!("n{i}"), whole(2))).collect();
     for (index, node) in nodes.iter_mut().enumerate() {
-        node.labels.insert("zone".into(), ["a", "a", "b", "c"][index].into());
+        node.labels = [("zone", ["a", "a", "b", "c"][index])].into_iter().collect();
     }
     fleet(nodes)
 }
 
 fn of_app(name: &str, app: &str) -> Pod {
     let mut pod = pod(name, gpus(1));
-    let labels = [("app".into(), app.into())].into();
+    let labels = [("app", app)].into_iter().collect();
     pod.kind.identity = Arc::new(Identity { namespace: "default".into(), labels });
     pod
 }
@@ -274,7 +279,7 @@ fn app_in_zone(app: &str) -> PodTerm {
 fn zones_of(pods: &[Pod], fleet: &Fleet) -> Vec<Option<String>> {
     let zone = |name: &Arc<str>| {
         let node = fleet.nodes.iter().find(|node| node.name == *name).expect("in the fleet");
-        node.labels[&Arc::from("zone")].to_string()
+        node.labels.get("zone").expect("every node has one").to_owned()
     };
     nodes_of(pods, fleet, Strategy::Default).iter().map(|name| name.as_ref().map(zone)).collect()
 }
@@ -284,7 +289,7 @@ fn anti_affinity_keeps_one_in_each_zone_and_holds_for_those_that_lack_it() {
     let fleet = zoned();
     let alone = |name| {
         let mut pod = of_app(name, "web");
-        pod.kind.constraints.pod_anti_affinity.push(app_in_zone("web"));
+        demands(&mut pod).pod_anti_affinity.push(app_in_zone("web"));
         pod
     };
     let pods = [alone("1"), alone("2"), alone("3"), alone("4"), of_app("5", "web")];
@@ -300,7 +305,7 @@ fn anti_affinity_keeps_one_in_each_zone_and_holds_for_those_that_lack_it() {
 fn affinity_starts_a_group_only_where_no_pod_matches_yet() {
     let together = |name, app, with| {
         let mut pod = of_app(name, app);
-        pod.kind.constraints.pod_affinity.push(app_in_zone(with));
+        demands(&mut pod).pod_affinity.push(app_in_zone(with));
         pod
     };
     let zones = zones_of(&[together("1", "db", "db"), together("2", "db", "db")], &zoned());
@@ -315,7 +320,7 @@ fn affinity_starts_a_group_only_where_no_pod_matches_yet() {
 fn spread_counts_the_emptiest_zone() {
     let spread = |name: &str| {
         let mut pod = of_app(name, "web");
-        pod.kind.constraints.spread.push(SpreadConstraint {
+        demands(&mut pod).spread.push(SpreadConstraint {
             max_skew: 1,
             topology_key: "zone".into(),
             selector: app_in_zone("web").selector,
@@ -331,8 +336,8 @@ fn spread_counts_the_emptiest_zone() {
     // Zones b and c have two GPUs each, so that zone a may have three of its four.
     assert_eq!((count("a"), count("b"), count("c")), (3, 2, 2));
     let mut picky = spread("picky");
-    picky.kind.constraints.spread[0].min_domains = Some(4);
-    picky.kind.constraints.spread[0].max_skew = 1;
+    demands(&mut picky).spread[0].min_domains = Some(4);
+    demands(&mut picky).spread[0].max_skew = 1;
     assert!(zones_of(std::slice::from_ref(&picky), &zoned())[0].is_some());
     assert_eq!(zones_of(&[picky.clone(), picky.clone(), picky.clone(), picky], &zoned())[3], None);
 }
@@ -343,9 +348,9 @@ fn host_ports_and_node_terms_hold() {
     let with_port = |name| {
         let mut pod = of_app(name, "web");
         let port = HostPort { ip: "".into(), protocol: "TCP".into(), port: 8080 };
-        pod.kind.constraints.host_ports.push(port);
+        demands(&mut pod).host_ports.push(port);
         let operator = Operator::In(vec!["a".into()]);
-        pod.kind.constraints.node_terms = Some(vec![NodeSelectorTerm {
+        demands(&mut pod).node_terms = Some(vec![NodeSelectorTerm {
             labels: vec![Requirement { key: "zone".into(), operator }],
             name: Vec::new(),
         }]);
@@ -358,7 +363,7 @@ fn host_ports_and_node_terms_hold() {
     let text = refusal.expect_err("two nodes in the zone").to_string();
     assert!(text.contains("2 host port taken"), "{text}");
     let mut contradictory = with_port("4");
-    contradictory.kind.constraints.node_selector.push(("zone".into(), "b".into()));
+    demands(&mut contradictory).node_selector.push(("zone".into(), "b".into()));
     let refusal = place(&[contradictory], &fleet, &Demand::default(), Strategy::Default).remove(0);
     let text = refusal.expect_err("contradictory").to_string();
     assert!(text.contains("4 node selector or affinity does not match"), "{text}");
@@ -373,21 +378,21 @@ fn the_check_finds_neighbors_that_may_not_be() {
         check(pods, &fleet, placed).into_iter().map(|fault| fault.kind).collect::<Vec<_>>()
     };
     let mut alone = of_app("alone", "web");
-    alone.kind.constraints.pod_anti_affinity.push(app_in_zone("web"));
+    demands(&mut alone).pod_anti_affinity.push(app_in_zone("web"));
     let pair = [alone, of_app("other", "web")];
     // Nodes 0 and 1 are in one zone, node 2 in another.
     let forbidden = FaultKind::AntiAffinity { neighbor: "other".into() };
     assert_eq!(kinds(&pair, &[at(0, 1), at(1, 1)]), [forbidden]);
     assert_eq!(kinds(&pair, &[at(0, 1), at(2, 1)]), []);
     let mut together = of_app("together", "web");
-    together.kind.constraints.pod_affinity.push(app_in_zone("db"));
+    demands(&mut together).pod_affinity.push(app_in_zone("db"));
     let pair = [together, of_app("db", "db")];
     assert_eq!(kinds(&pair, &[at(0, 1), at(2, 1)]), [FaultKind::Affinity]);
     assert_eq!(kinds(&pair, &[at(0, 1), at(1, 1)]), []);
     let with_port = |name| {
         let mut pod = of_app(name, "web");
         let port = HostPort { ip: "".into(), protocol: "TCP".into(), port: 80 };
-        pod.kind.constraints.host_ports.push(port);
+        demands(&mut pod).host_ports.push(port);
         pod
     };
     let pair = [with_port("1"), with_port("2")];
@@ -421,7 +426,7 @@ fn random_fleet(draws: &mut Draws) -> Fleet {
         node.free.pods = draws.below(6) as u32;
         node.gpu_model = ["A100", "T4"][draws.below(2) as usize].into();
         node.schedulable = draws.below(6) > 0;
-        node.labels.insert("zone".into(), ["a", "b"][draws.below(2) as usize].into());
+        node.labels = [("zone", ["a", "b"][draws.below(2) as usize])].into_iter().collect();
         node
     };
     let nodes = draws.below(6);
@@ -452,8 +457,8 @@ fn random_pod(index: u64, draws: &mut Draws) -> Pod {
     }
     pod.kind.request.isolation = [Isolation::None, Isolation::Driver][draws.below(2) as usize];
     match draws.below(8) {
-        0 => pod.kind.constraints.pod_anti_affinity.push(app_in_zone("web")),
-        1 => pod.kind.constraints.pod_affinity.push(app_in_zone("web")),
+        0 => demands(&mut pod).pod_anti_affinity.push(app_in_zone("web")),
+        1 => demands(&mut pod).pod_affinity.push(app_in_zone("web")),
         _ => {}
     }
     if draws.below(4) == 0 {

@@ -178,7 +178,7 @@ impl Prices {
 impl ScarceDemand {
     /// The scarce part of `demand` on `fleet`, where a request takes `worth` thousandths of GPU.
     pub fn new(demand: &Demand, fleet: &Fleet, worth: &dyn Fn(&Request) -> f64) -> Self {
-        let mut shapes: Vec<Shape> = fleet.nodes.iter().map(Shape::of).collect();
+        let mut shapes: Vec<Shape> = fleet.nodes.iter().map(|node| Shape::of(node)).collect();
         shapes.sort();
         shapes.dedup();
         shapes.truncate(SHAPES_MAX);
