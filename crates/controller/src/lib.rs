@@ -15,12 +15,16 @@ pub mod arguments;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
+pub mod routes;
 
 mod clock;
 mod connect;
 mod performer;
 mod run;
+#[cfg(test)]
+mod sample_view;
 mod telemetry;
 mod ticker;
 

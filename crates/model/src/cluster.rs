@@ -360,6 +360,8 @@ pub enum ConditionKind {
     TelemetryComplete,
     /// Waste was found.
     WasteFound,
+    /// Some part of the controller does not work; what it does is still done with what is known.
+    Degraded,
 }
 
 impl ConditionKind {
@@ -369,12 +371,13 @@ impl ConditionKind {
             Self::Ready => "Ready",
             Self::TelemetryComplete => "TelemetryComplete",
             Self::WasteFound => "WasteFound",
+            Self::Degraded => "Degraded",
         }
     }
 
     /// From its text; `None` for a condition of somebody else's.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ready, Self::TelemetryComplete, Self::WasteFound]
+        [Self::Ready, Self::TelemetryComplete, Self::WasteFound, Self::Degraded]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }
