@@ -1,6 +1,6 @@
 //! What `status`, `plan` and `demo` print for people.
 
-use gpu_autoscaler_controller::api::{Amount, Finding, Status, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{Amount, Finding, Status, Totals, Unknown, Usage, Waiting};
 
 use crate::output::Rows;
 
@@ -61,6 +61,20 @@ pub fn unknown(unknown: &[Unknown]) -> Rows {
         headings: vec!["NODE", "GPUS", "POD", "WHY"],
         rows: unknown.iter().map(row).collect(),
         numbers: vec![1],
+    }
+}
+
+/// Pods that wait for a node and what packing says of them, one a row.
+pub fn waiting(waiting: &[Waiting]) -> Rows {
+    let row = |w: &Waiting| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let (gpus, fits_on) = (w.gpus.to_string(), or_dash(&w.fits_on));
+        vec![w.namespace.clone(), w.pod.clone(), gpus, fits_on, or_dash(&w.message)]
+    };
+    Rows {
+        headings: vec!["NAMESPACE", "POD", "GPUS", "FITS ON", "PACKING SAYS"],
+        rows: waiting.iter().map(row).collect(),
+        numbers: vec![2],
     }
 }
 

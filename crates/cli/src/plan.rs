@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use gpu_autoscaler_controller::api::{Finding, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{Finding, Totals, Unknown, Usage, Waiting};
 use gpu_autoscaler_k8s::dump;
 use gpu_autoscaler_model::{Action, Delta, Effect, GpuSample, PriceBook, Timestamp};
 use gpu_autoscaler_reconciler::{Outcome, Policy, State, reconcile};
@@ -61,6 +61,8 @@ pub struct PlanReport {
     pub found: Vec<Finding>,
     /// Pods for which nothing is decided.
     pub refused: Vec<Refused>,
+    /// Of those refused, the pods that wait for a node: where each would fit, or why nowhere.
+    pub waiting: Vec<Waiting>,
     /// GPUs whose use is not known.
     pub unknown: Vec<Unknown>,
     /// What the controller would do.
@@ -245,6 +247,7 @@ fn report(now: Timestamp, basis: Basis, outcome: &Outcome, unreadable: Vec<Strin
                 reason: refusal.why.to_string(),
             })
             .collect(),
+        waiting: view.waiting.iter().map(Waiting::from).collect(),
         unknown: view.unknown.iter().map(Unknown::from).collect(),
         effects: outcome.effects.iter().flat_map(planned).collect(),
         unreadable,
@@ -313,6 +316,10 @@ fn text(report: &PlanReport, wide: bool) -> String {
         let rows = report.refused.iter().map(row).collect();
         let headings = vec!["NAMESPACE", "POD", "WHY"];
         text.push_str(&Rows { headings, rows, numbers: vec![] }.table());
+    }
+    if !report.waiting.is_empty() {
+        text.push_str("\n=== Waiting ===\n");
+        text.push_str(&fleet_table::waiting(&report.waiting).table());
     }
     if !report.unknown.is_empty() {
         text.push_str("\n=== Unknown ===\n");

@@ -37,6 +37,7 @@ pub fn run(args: &StatusArgs) -> Result<Exit> {
     let mut status = fetch(&args.server)?;
     if let Some(namespace) = &args.namespace {
         status.pods.retain(|pod| pod.namespace == *namespace);
+        status.waiting.retain(|waiting| waiting.namespace == *namespace);
         status.findings.retain(|finding| finding.namespace == *namespace);
         status.unknown.retain(|u| u.namespace.as_ref() == Some(namespace));
     }
@@ -80,6 +81,10 @@ fn text(status: &Status, wide: bool) -> String {
     if !status.findings.is_empty() {
         text.push_str("\n=== Waste ===\n");
         text.push_str(&fleet_table::findings(&status.findings, wide).table());
+    }
+    if !status.waiting.is_empty() {
+        text.push_str("\n=== Waiting ===\n");
+        text.push_str(&fleet_table::waiting(&status.waiting).table());
     }
     if !status.unknown.is_empty() {
         text.push_str("\n=== Unknown ===\n");

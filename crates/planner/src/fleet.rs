@@ -390,6 +390,21 @@ impl Fleet {
         Self { nodes: nodes.into_iter().map(Arc::new).collect() }
     }
 
+    /// Puts a node in the place of the one of its name, in a fleet that is sorted by name.
+    pub fn upsert(&mut self, node: Node) {
+        match self.nodes.binary_search_by(|other| other.name.cmp(&node.name)) {
+            Ok(at) => self.nodes[at] = Arc::new(node),
+            Err(at) => self.nodes.insert(at, Arc::new(node)),
+        }
+    }
+
+    /// Removes the node of this name, if there is one, from a fleet that is sorted by name.
+    pub fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.nodes.binary_search_by(|other| (*other.name).cmp(name)) {
+            self.nodes.remove(at);
+        }
+    }
+
     /// The node at `index`.
     pub fn node(&self, index: NodeIndex) -> &Node {
         &self.nodes[index.0 as usize]

@@ -41,6 +41,15 @@ pub struct Batch<'a> {
     pub examined_max: u64,
 }
 
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// For each pod, in the order of the batch, its place or why it has none.
+    pub results: Vec<Result<Assignment, Refusal>>,
+    /// How many nodes were examined; see [`Batch::examined_max`].
+    pub examined: u64,
+}
+
 /// Places all of `pods` on what `fleet` has free; see [`place_batch`].
 pub fn place(
     pods: &[Pod],
@@ -48,10 +57,10 @@ pub fn place(
     demand: &Demand,
     strategy: Strategy,
 ) -> Vec<Result<Assignment, Refusal>> {
-    place_batch(Batch { pods, fleet, demand, strategy, examined_max: u64::MAX })
+    place_batch(Batch { pods, fleet, demand, strategy, examined_max: u64::MAX }).results
 }
 
-/// Places the pods of a batch; the results are in their order.
+/// Places the pods of a batch.
 ///
 /// Pods of higher priority are placed first, then those of more GPU, then of more processor, then
 /// in the order given. A gang takes the turn of its first member and is placed whole or not at
@@ -63,7 +72,7 @@ pub fn place(
 /// the devices of an assignment are an example of what is counted, not a promise.
 ///
 /// [`GpuPicker::Kubelet`]: crate::fleet::GpuPicker::Kubelet
-pub fn place_batch(batch: Batch<'_>) -> Vec<Result<Assignment, Refusal>> {
+pub fn place_batch(batch: Batch<'_>) -> Placed {
     let Batch { pods, fleet, demand, strategy, .. } = batch;
     let learned;
     let demand = if demand.is_empty() {
@@ -309,7 +318,7 @@ impl Placing<'_> {
     }
 
     /// The results of `attempt`, where those without room are told what is left after it.
-    fn explain(mut self, attempt: Attempt) -> Vec<Result<Assignment, Refusal>> {
+    fn explain(mut self, attempt: Attempt) -> Placed {
         self.start_again();
         for (index, fate) in attempt.fates.iter().enumerate() {
             if let Some(Fate::Placed(kind, assignment)) = fate {
@@ -332,6 +341,6 @@ impl Placing<'_> {
                 }),
             });
         }
-        results
+        Placed { results, examined: self.examined }
     }
 }

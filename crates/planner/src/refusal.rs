@@ -157,6 +157,17 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
     }
 }
 
+impl Refusal {
+    /// What would make the pod fit, where that is known.
+    pub fn remedy(&self) -> Option<&Remedy> {
+        match self {
+            Self::NoRoom { remedy, .. } => Some(remedy),
+            Self::Gang { because, .. } => because.remedy(),
+            _ => None,
+        }
+    }
+}
+
 impl Obstacle {
     /// The obstacle in words, after "N nodes: ".
     pub const fn as_str(self) -> &'static str {

@@ -14,6 +14,7 @@ mod admit;
 mod effects;
 mod nodes;
 mod observe;
+mod placement;
 mod policy;
 mod pricing;
 mod state;
@@ -63,6 +64,7 @@ pub struct Report {
 pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Policy) -> Outcome {
     let mut report = Report::default();
     observe::take_in(now, state, seen, policy, &mut report);
+    placement::place_waiting(now, state, policy);
     if state.judgement_due(now, policy) {
         waste::judge_all(now, state, policy, &mut report);
         view::rebuild(now, state, policy, &report.refusals);

@@ -25,6 +25,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
         pods: pods(state).into(),
         unknown: state.unknown.clone().into(),
         refusals: refusals.into(),
+        waiting: state.view.waiting.clone(),
         totals: totals(state, &nodes),
         nodes: nodes.into(),
         findings: findings.into(),
