@@ -7,9 +7,10 @@ use gpu_autoscaler_model::{A100_40GB, GEOMETRIES, MigGeometry, MigOccupancy, Mig
 use gpu_autoscaler_planner::board::Board;
 use gpu_autoscaler_planner::demand::Demand;
 use gpu_autoscaler_planner::fleet::{
-    Amounts, Assignment, Devices, Fleet, Gpu, GpuPicker, Isolation, Node, NodeIndex, Sharing,
+    Amounts, Assignment, Devices, Fleet, Gpu, GpuPicker, Isolation, MigTable, Node, NodeIndex,
+    Sharing,
 };
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
 use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
 use crate::Printed;
@@ -133,6 +134,7 @@ fn request(profile: &str) -> PodKind {
         gpu: GpuRequest::Mig { profile: profile.into() },
         models: Vec::new(),
         isolation: Isolation::None,
+        links: Links::Any,
         extended: Vec::new(),
     })
 }
@@ -147,7 +149,7 @@ fn fleet(geometry: &'static MigGeometry) -> Fleet {
         gpu_model: geometry.model.as_ref().into(),
         allocatable,
         free: allocatable,
-        gpus: vec![Gpu::new(Sharing::Mig(geometry), 40_960); 8],
+        gpus: vec![Gpu::new(Sharing::Mig(MigTable::Listed(geometry)), 40_960); 8],
         picker: GpuPicker::Plan,
         tenants: Vec::new(),
         extended_free: Default::default(),
@@ -168,7 +170,7 @@ struct Outcome {
 fn by_name(fleet: &Fleet, profile: usize) -> Option<Assignment> {
     for (index, node) in fleet.nodes.iter().enumerate() {
         for (gpu, state) in node.gpus.iter().enumerate() {
-            let Sharing::Mig(geometry) = state.sharing else { continue };
+            let Sharing::Mig(geometry) = &state.sharing else { continue };
             let start = geometry.legal_starts(state.mig, &geometry.profiles[profile]).next();
             if let Some(start) = start {
                 let devices = Devices::Mig { gpu: gpu as u8, profile: profile as u8, start };

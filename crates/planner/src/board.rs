@@ -272,6 +272,7 @@ impl Kind {
                 Devices::Whole { .. } => true,
                 Devices::Share { gpu, .. }
                 | Devices::Replicas { gpu, .. }
+                | Devices::Clients { gpu, .. }
                 | Devices::Mig { gpu, .. } => node.gpus[usize::from(gpu)].is_free(),
             };
             self.classes[index] = class_of(survey, takes_free_gpus);
@@ -301,19 +302,23 @@ impl Kind {
         }
         if self.prices_version != market.version && !market.prices.per_milli.is_empty() {
             self.prices_version = market.version;
-            self.reprice(&market.prices);
+            let memory_mib = match scorer {
+                Scorer::Default(outlook) => outlook.share_memory_mib,
+                _ => 0,
+            };
+            self.reprice(&market.prices, self.request.gpu_milli_of(memory_mib));
         }
     }
 
-    /// The price of each class for this kind.
-    fn reprice(&mut self, prices: &Prices) {
-        let (milli, gpus) = match self.request.gpu {
+    /// The price of each class for this kind, which takes `milli` thousandths of a GPU.
+    fn reprice(&mut self, prices: &Prices, milli: u32) {
+        let gpus = match self.request.gpu {
             GpuRequest::None => {
                 self.prices.clear();
                 return;
             }
-            GpuRequest::Whole { count } => (self.request.gpu_milli(), usize::from(count)),
-            _ => (self.request.gpu_milli(), 1),
+            GpuRequest::Whole { count } => usize::from(count),
+            _ => 1,
         };
         self.prices.clear();
         for (shape, per_milli) in prices.per_milli.iter().enumerate() {

@@ -5,7 +5,7 @@ use gpu_autoscaler_model::{
 };
 
 use crate::fleet::{Devices, Gpu, GpuPicker, Node, Sharing};
-use crate::request::{GpuRequest, PodKind, Request};
+use crate::request::{GpuRequest, Links, PodKind, Request};
 
 /// What keeps a pod from a node, in the order in which it is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,7 +124,7 @@ fn isolation_holds(gpu: &Gpu, request: &Request) -> bool {
 
 /// Whether `gpu` is shared in the way that `request` asks for.
 fn serves(gpu: &Gpu, request: &GpuRequest, picker: GpuPicker) -> bool {
-    match (request, gpu.sharing) {
+    match (request, &gpu.sharing) {
         (GpuRequest::None, _) => false,
         (GpuRequest::Whole { .. }, Sharing::Exclusive | Sharing::Fraction) => true,
         // Of unequal shares the kubelet would know nothing.
@@ -132,7 +132,11 @@ fn serves(gpu: &Gpu, request: &GpuRequest, picker: GpuPicker) -> bool {
         (
             GpuRequest::Replicas { count },
             Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas },
-        ) => *count <= replicas,
+        ) => count <= replicas,
+        // The kubelet would mix users.
+        (GpuRequest::Clients { processes, .. }, Sharing::Mps { replicas }) => {
+            processes <= replicas && picker == GpuPicker::Plan
+        }
         (GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. }, Sharing::Mig(geometry)) => {
             mig_profile(geometry, request).is_some()
         }
@@ -209,19 +213,22 @@ pub fn shortage(node: &Node, request: &Request) -> Option<Obstacle> {
 pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices)) {
     match request.gpu {
         GpuRequest::None => visit(Devices::None),
-        GpuRequest::Whole { count } => {
-            let mut gpus = 0_u32;
-            let mut found = 0;
-            for (position, gpu) in node.gpus.iter().enumerate() {
-                if found < count && gpu.is_free() && serves(gpu, &request.gpu, node.picker) {
-                    gpus |= 1 << position;
-                    found += 1;
+        GpuRequest::Whole { count } => match request.links {
+            Links::Any => each_whole(node, request, count, &|_| true, visit),
+            Links::NvLink => {
+                let clique_of = |position: usize| node.gpus[position].clique;
+                for position in 0..node.gpus.len() {
+                    let Some(clique) = clique_of(position) else { continue };
+                    // Each clique once, at its first GPU; all of them where the kubelet picks.
+                    let seen = (0..position).any(|before| clique_of(before) == Some(clique));
+                    let all = || node.gpus.iter().all(|gpu| gpu.clique == Some(clique));
+                    if !seen && (node.picker == GpuPicker::Plan || all()) {
+                        let of = |gpu: &Gpu| gpu.clique == Some(clique);
+                        each_whole(node, request, count, &of, visit);
+                    }
                 }
             }
-            if found == count {
-                visit(Devices::Whole { gpus });
-            }
-        }
+        },
         _ => {
             for (position, gpu) in node.gpus.iter().enumerate() {
                 if !serves(gpu, &request.gpu, node.picker)
@@ -237,6 +244,28 @@ pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices
     }
 }
 
+/// Visits the first `count` free GPUs that `will_do`.
+fn each_whole(
+    node: &Node,
+    request: &Request,
+    count: u16,
+    will_do: &dyn Fn(&Gpu) -> bool,
+    visit: &mut dyn FnMut(Devices),
+) {
+    let mut gpus = 0_u32;
+    let mut found = 0;
+    for (position, gpu) in node.gpus.iter().enumerate() {
+        let serves = gpu.is_free() && serves(gpu, &request.gpu, node.picker);
+        if found < count && serves && will_do(gpu) {
+            gpus |= 1 << position;
+            found += 1;
+        }
+    }
+    if found == count {
+        visit(Devices::Whole { gpus });
+    }
+}
+
 fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn FnMut(Devices)) {
     match *request {
         GpuRequest::Share { compute_milli, memory_mib } => {
@@ -249,8 +278,14 @@ fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn
                 visit(Devices::Replicas { gpu: position, count });
             }
         }
+        GpuRequest::Clients { processes, user } => {
+            let ours = gpu.mps_user.is_none_or(|of| of == user);
+            if ours && gpu.replicas_free >= processes {
+                visit(Devices::Clients { gpu: position, processes, user });
+            }
+        }
         _ => {
-            let Sharing::Mig(geometry) = gpu.sharing else { return };
+            let Sharing::Mig(geometry) = &gpu.sharing else { return };
             let Some((index, profile)) = mig_profile(geometry, request) else { return };
             // The start of the fill order comes first: of equal costs the first choice wins.
             let preferred = geometry.fill_order_start(gpu.mig, profile);

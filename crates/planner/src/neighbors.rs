@@ -379,3 +379,6 @@ impl Neighbors {
         watcher.obstacle(&self.topologies, node)
     }
 }
+
+#[cfg(test)]
+mod tests;

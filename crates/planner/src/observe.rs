@@ -15,7 +15,7 @@ use gpu_autoscaler_model::{
 use crate::fleet::{
     Amounts, Fleet, GPUS_PER_NODE_MAX, Gpu, GpuPicker, Identity, Isolation, Node, Sharing, Tenant,
 };
-use crate::request::{GpuRequest, Pod, PodKind, Request};
+use crate::request::{GpuRequest, Links, Pod, PodKind, Request};
 
 /// The taint that stands for `spec.unschedulable`, which a pod may tolerate.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -144,6 +144,7 @@ pub fn request(pod: &model::Pod) -> Request {
             .into_iter()
             .collect(),
         isolation: Isolation::None,
+        links: Links::Any,
         extended,
     }
 }

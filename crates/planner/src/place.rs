@@ -1,7 +1,7 @@
 //! Places pods jointly.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::board::{Board, KindIndex};
@@ -18,6 +18,9 @@ const ROUNDS_MAX: usize = 8;
 
 /// Placements that trying again may cost, over all rounds.
 const RETRIED_PODS_MAX: usize = 4_096;
+
+/// Domains that a gang whose members want to be together is tried in.
+const DOMAINS_MAX: usize = 64;
 
 /// Times that pods which wait for a neighbor are tried after all others.
 const SECOND_CHANCES_MAX: usize = 2;
@@ -89,7 +92,7 @@ pub fn place_batch(batch: Batch<'_>) -> Placed {
         bound: Vec::new(),
         examined: 0,
     };
-    let mut turns = turns(pods);
+    let mut turns = turns(pods, fleet.share_memory_mib());
     let mut best = placing.place_turns(&turns);
     let mut last_refused = best.refused_turns.clone();
     let rounds = ROUNDS_MAX.min(RETRIED_PODS_MAX / pods.len().max(1));
@@ -143,13 +146,15 @@ fn demand_of(pods: &[Pod]) -> Demand {
     demand
 }
 
-/// The pods in the order of placement, members of a gang together.
-fn turns(pods: &[Pod]) -> Vec<Vec<usize>> {
+/// The pods in the order of placement, members of a gang together; a share by memory counts as
+/// its part of a GPU of `memory_mib`.
+fn turns(pods: &[Pod], memory_mib: u32) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..pods.len()).collect();
     order.sort_by_key(|&index| {
         let pod = &pods[index];
         let request = &pod.kind.request;
-        (Reverse(pod.priority), Reverse(request.gpu_milli()), Reverse(request.cpu_milli), index)
+        let milli = request.gpu_milli_of(memory_mib);
+        (Reverse(pod.priority), Reverse(milli), Reverse(request.cpu_milli), index)
     });
     let mut turns: Vec<Vec<usize>> = Vec::new();
     let mut turn_of: BTreeMap<Arc<str>, usize> = BTreeMap::new();
@@ -212,10 +217,11 @@ impl Placing<'_> {
             _ => false,
         };
         refused_turns.retain(found_no_room);
+        let memory_mib = self.batch.fleet.share_memory_mib();
         let mut value: BTreeMap<Reverse<i32>, (u64, u32)> = BTreeMap::new();
         for &(index, ..) in &self.bound {
             let (milli, count) = value.entry(Reverse(pods[index].priority)).or_default();
-            *milli += u64::from(pods[index].kind.request.gpu_milli());
+            *milli += u64::from(pods[index].kind.request.gpu_milli_of(memory_mib));
             *count += 1;
         }
         let value = value
@@ -229,7 +235,7 @@ impl Placing<'_> {
     fn place_turn(&mut self, turn: &[usize], fates: &mut [Option<Fate>]) -> bool {
         let first = self.bound.len();
         for &index in turn {
-            let fate = self.place_one(index);
+            let fate = self.place_one(index, None);
             if !matches!(fate, Fate::Placed(..)) {
                 let pod = &self.batch.pods[index];
                 let Some(gang) = &pod.gang else {
@@ -249,6 +255,10 @@ impl Placing<'_> {
                     because: Box::new(because),
                 };
                 self.take_back(first);
+                if let Some(placed) = self.place_in_one_domain(turn) {
+                    turn.iter().zip(placed).for_each(|(&pod, fate)| fates[pod] = Some(fate));
+                    return true;
+                }
                 for &index in turn {
                     fates[index] = Some(Fate::Refused(refusal.clone()));
                 }
@@ -259,7 +269,32 @@ impl Placing<'_> {
         true
     }
 
-    fn place_one(&mut self, index: usize) -> Fate {
+    /// Places a gang whose members want to be together in one domain after another, until one
+    /// holds all of them: the domain that the first member likes best may be too small.
+    fn place_in_one_domain(&mut self, turn: &[usize]) -> Option<Vec<Fate>> {
+        let pods = self.batch.pods;
+        let wishes = turn.iter().flat_map(|&pod| &pods[pod].kind.constraints.pod_affinity);
+        let keys: BTreeSet<&Arc<str>> = wishes.map(|term| &term.topology_key).collect();
+        let nodes = &self.batch.fleet.nodes;
+        let domains: BTreeSet<(Arc<str>, Arc<str>)> = keys
+            .into_iter()
+            .flat_map(|key| nodes.iter().map(move |node| (key, node.labels.get_shared(key))))
+            .filter_map(|(key, value)| Some((key.clone(), value?.clone())))
+            .collect();
+        let first = self.bound.len();
+        for domain in domains.iter().take(DOMAINS_MAX) {
+            let fates: Vec<Fate> =
+                turn.iter().map(|&index| self.place_one(index, Some(domain))).collect();
+            if fates.iter().all(|fate| matches!(fate, Fate::Placed(..))) {
+                return Some(fates);
+            }
+            self.take_back(first);
+        }
+        None
+    }
+
+    /// Places a pod, on a node with this label where one is given.
+    fn place_one(&mut self, index: usize, domain: Option<&(Arc<str>, Arc<str>)>) -> Fate {
         let pod = &self.batch.pods[index];
         let uncovered = &pod.kind.constraints.uncovered;
         if !uncovered.is_empty() {
@@ -274,12 +309,22 @@ impl Placing<'_> {
         }
         let nodes = self.fleet.nodes.len() as u64;
         self.examined += nodes.div_ceil(READ_PER_EXAMINED);
-        let kind = match self.kinds.get(&pod.kind) {
+        let within;
+        let wanted = match domain {
+            None => &pod.kind,
+            Some(domain) => {
+                let mut kind = pod.kind.clone();
+                Arc::make_mut(&mut kind.constraints).node_selector.push(domain.clone());
+                within = kind;
+                &within
+            }
+        };
+        let kind = match self.kinds.get(wanted) {
             Some(&kind) => kind,
             None => {
                 self.examined += nodes;
-                let kind = self.board.add_kind(&self.fleet, &pod.kind);
-                self.kinds.insert(pod.kind.clone(), kind);
+                let kind = self.board.add_kind(&self.fleet, wanted);
+                self.kinds.insert(wanted.clone(), kind);
                 kind
             }
         };

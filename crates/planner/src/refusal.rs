@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::fit::{Obstacle, shortage, standing_obstacle};
-use crate::fleet::{Fleet, Node};
-use crate::request::{GpuRequest, InvalidRequest, PodKind};
+use crate::fleet::{Fleet, Gpu, Node};
+use crate::request::{GpuRequest, InvalidRequest, PodKind, Request};
 
 /// Why a pod is not placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Remedy {
     Free {
         /// What is short.
         resource: Obstacle,
+        /// Its unit, after a number.
+        unit: &'static str,
         /// What is asked.
         asked: u64,
         /// The most that one suitable node has free.
@@ -67,6 +69,8 @@ pub enum Remedy {
     LargerNode {
         /// What is short.
         resource: Obstacle,
+        /// Its unit, after a number.
+        unit: &'static str,
         /// What is asked.
         asked: u64,
         /// The most that one suitable node has.
@@ -126,7 +130,7 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
             let Some((name, count)) = short else { return Remedy::NodeWithout(last) };
             let free_max = most(&|node| node.extended_free.get(name).copied().unwrap_or(0));
             // What a node has of it when it is empty is not kept, so that it is not said.
-            return Remedy::Free { resource: last, asked: *count, free_max };
+            return Remedy::Free { resource: last, unit: "", asked: *count, free_max };
         }
         Obstacle::Gpu => match request.gpu {
             GpuRequest::Whole { count } => (
@@ -134,26 +138,48 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
                 most(&|node| node.gpus_free().into()),
                 most(&|node| node.gpus.len() as u64),
             ),
-            GpuRequest::Share { compute_milli, .. } => (
-                compute_milli.into(),
-                most(&|node| {
-                    node.gpus.iter().map(|gpu| u64::from(gpu.free_milli())).max().unwrap_or(0)
-                }),
-                1000,
-            ),
+            GpuRequest::Share { .. } => {
+                let memory = suitable.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.memory_mib);
+                let milli = request.gpu_milli_of(memory.max().unwrap_or(0));
+                let free = |gpu: &Gpu| u64::from(gpu.free_milli());
+                let most_free = most(&|node| node.gpus.iter().map(free).max().unwrap_or(0));
+                (milli.into(), most_free, 1000)
+            }
             GpuRequest::Replicas { count } => (
                 count.into(),
                 most(&|node| node.gpus.iter().map(|gpu| u64::from(gpu.replicas_free)).sum()),
                 u64::from(count),
             ),
+            GpuRequest::Clients { processes, .. } => (
+                processes.into(),
+                most(&|node| {
+                    node.gpus.iter().map(|gpu| u64::from(gpu.replicas_free)).max().unwrap_or(0)
+                }),
+                u64::from(processes),
+            ),
             GpuRequest::None | GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. } => (1, 0, 1),
         },
         standing => return Remedy::NodeWithout(standing),
     };
+    let unit = unit(last, request);
     if asked > allocatable_max {
-        Remedy::LargerNode { resource: last, asked, allocatable_max }
+        Remedy::LargerNode { resource: last, unit, asked, allocatable_max }
     } else {
-        Remedy::Free { resource: last, asked, free_max }
+        Remedy::Free { resource: last, unit, asked, free_max }
+    }
+}
+
+const fn unit(resource: Obstacle, request: &Request) -> &'static str {
+    match (resource, &request.gpu) {
+        (Obstacle::Cpu, _) => " thousandths of a core",
+        (Obstacle::Memory, _) => " bytes of memory",
+        (Obstacle::Pods, _) => " pods",
+        (Obstacle::Gpu, GpuRequest::Whole { .. }) => " GPUs",
+        (Obstacle::Gpu, GpuRequest::Share { .. }) => " thousandths of a GPU",
+        (Obstacle::Gpu, GpuRequest::Replicas { .. }) => " replicas",
+        (Obstacle::Gpu, GpuRequest::Clients { .. }) => " client processes",
+        (Obstacle::Gpu, _) => " MIG instances",
+        _ => "",
     }
 }
 
@@ -186,15 +212,6 @@ impl Obstacle {
             Self::Memory => "too little memory",
             Self::Extended => "too little of an extended resource",
             Self::Gpu => "too little GPU",
-        }
-    }
-
-    const fn unit(self) -> &'static str {
-        match self {
-            Self::Cpu => " thousandths of a core",
-            Self::Memory => " bytes of memory",
-            Self::Gpu => " GPUs, thousandths of a GPU, replicas or instances",
-            _ => "",
         }
     }
 }
@@ -240,16 +257,14 @@ impl fmt::Display for Remedy {
             Self::NodeWithout(obstacle) => {
                 write!(f, "it would fit on a node without: {}", obstacle.as_str())
             }
-            Self::Free { resource, asked, free_max } => write!(
+            Self::Free { unit, asked, free_max, .. } => write!(
                 f,
-                "it would fit with {asked}{} free on one node, where now at most {free_max} are",
-                resource.unit()
+                "it would fit with {asked}{unit} free on one node, where now at most {free_max} are"
             ),
-            Self::LargerNode { resource, asked, allocatable_max } => write!(
+            Self::LargerNode { unit, asked, allocatable_max, .. } => write!(
                 f,
-                "it would fit on a node of {asked}{}, where no suitable one has more than \
-                 {allocatable_max}",
-                resource.unit()
+                "it would fit on a node of {asked}{unit}, where no suitable one has more than \
+                 {allocatable_max}"
             ),
         }
     }

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::check::check;
     use crate::fleet::{Amounts, Devices, Gpu, GpuPicker, Isolation, Node, Sharing};
-    use crate::request::{GpuRequest, Pod, Request};
+    use crate::request::{GpuRequest, Links, Pod, Request};
 
     fn kind(gpus: u16) -> PodKind {
         PodKind::plain(Request {
@@ -169,6 +169,7 @@ mod tests {
             gpu: GpuRequest::Whole { count: gpus },
             models: Vec::new(),
             isolation: Isolation::None,
+            links: Links::Any,
             extended: Vec::new(),
         })
     }

@@ -9,7 +9,7 @@ use gpu_autoscaler_model::{
 use gpu_autoscaler_planner::fleet::{
     Amounts, Fleet, Gpu, GpuPicker, Identity, Isolation, Node, Sharing,
 };
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
 use serde_json::{Value, json};
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -155,6 +155,7 @@ impl World {
                 gpu: if gpus > 0 { GpuRequest::Whole { count: gpus } } else { GpuRequest::None },
                 models: Vec::new(),
                 isolation: Isolation::None,
+                links: Links::Any,
                 extended: if slices > 0 { vec![(MIG.into(), slices)] } else { Vec::new() },
             },
             constraints: Arc::new(constraints),
