@@ -1,4 +1,6 @@
 //! The nouns: GPU, request, lease, ticket, reservation, process.
+//!
+//! No field is skipped when it is written: the index has no names of fields ([`crate::index`]).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -150,7 +152,7 @@ pub enum Choice {
         /// How many.
         count: u32,
         /// Taken first where they fit.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default)]
         prefer: Vec<GpuId>,
     },
 }
@@ -173,7 +175,7 @@ pub struct Request {
     /// Memory on each.
     pub memory: MemoryAsk,
     /// Share of the compute on each; `None` shares it with whoever is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub compute: Option<Ppm>,
     /// How long.
     pub duration: Span,
@@ -186,14 +188,31 @@ pub struct Request {
     /// From SIGTERM to SIGKILL.
     pub grace: Span,
     /// How long before the deadline the holder is warned; `None` is not at all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub warn: Option<Span>,
+    /// The signal that its processes get with the warning; `None` is no signal.
+    #[serde(default)]
+    pub warn_signal: Option<WarnSignal>,
     /// A word of the user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub name: Option<String>,
     /// The calendar reservation it is taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reservation: Option<ReservationId>,
+}
+
+/// A signal that a job can be warned with: one that a program expects to be sent by others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WarnSignal {
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGHUP
+    Hup,
+    /// SIGINT
+    Int,
 }
 
 /// A user, by number; the name is for display.
@@ -269,7 +288,7 @@ pub struct Part {
     /// What `memory` is of the GPU's whole.
     pub fraction: Ppm,
     /// Share of the compute, where one was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub compute: Option<Ppm>,
 }
 
@@ -354,7 +373,7 @@ pub struct Lease {
     /// Where it stands.
     pub phase: Phase,
     /// Processes that were attached by hand and their descendants belong to it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(default)]
     pub attached: BTreeSet<ProcessId>,
     /// Whether it has a control group of its own, which holds every process of its tree.
     #[serde(default)]
@@ -362,6 +381,12 @@ pub struct Lease {
     /// What it outlives.
     #[serde(default)]
     pub binding: Binding,
+    /// The process that is stopping or starting its processes.
+    #[serde(default)]
+    pub mover: Option<ProcessId>,
+    /// Whether the warning before this deadline was given.
+    #[serde(default)]
+    pub warned: bool,
 }
 
 /// What a lease outlives.
@@ -389,12 +414,18 @@ impl Lease {
     /// The instant at which a guard has to act next, whoever it is.
     pub fn due(&self) -> Boottime {
         match self.phase {
-            Phase::Active => self.deadline,
+            Phase::Active => self.warn_at().map_or(self.deadline, |at| at.min(self.deadline)),
             Phase::Ending { kill_at, told: true, .. } => kill_at,
             // Telling is due at once.
             Phase::Ending { .. } => Boottime::default(),
             Phase::Suspended { until, .. } => until,
         }
+    }
+
+    /// When its processes are to be warned; `None` when they were, or are not to be.
+    pub fn warn_at(&self) -> Option<Boottime> {
+        let wanted = self.phase == Phase::Active && !self.warned;
+        self.request.warn.filter(|_| wanted).map(|warn| self.deadline.before(warn))
     }
 
     /// When its memory is free at the latest if nothing changes; `None` when its

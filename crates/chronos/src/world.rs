@@ -4,7 +4,7 @@
 //! caller at any step and tears any write.
 
 use crate::book::Epitaph;
-use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation};
+use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
 use crate::quantity::{Boottime, Now};
 
 /// A place in the journal: which file and how far it was read.
@@ -41,6 +41,8 @@ pub enum Signal {
     Term,
     /// SIGKILL, to the control group as a whole where there is one.
     Kill,
+    /// The deadline is near.
+    Warn(WarnSignal),
 }
 
 /// What suspending a lease achieved.
@@ -82,6 +84,21 @@ pub trait World {
     /// Puts a new journal in place of the old one, whole or not at all. Only with the lock.
     fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Self::Fault>;
 
+    /// Reads the index ([`crate::index`]), with the number of the journal that was in place before
+    /// it was read. That number is given to no other file before [`World::read`] has looked.
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Self::Fault>;
+
+    /// Lines after the index at which a new one is made.
+    fn index_after(&self) -> usize {
+        crate::index::LINES
+    }
+
+    /// Puts an index beside the journal, whole or not at all. Only with the lock.
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Self::Fault>;
+
+    /// Removes the index. Only with the lock.
+    fn remove_index(&mut self) -> Result<(), Self::Fault>;
+
     /// The GPUs of the machine.
     fn gpus(&mut self) -> Result<Vec<Gpu>, Self::Fault>;
 
@@ -110,6 +127,12 @@ pub trait World {
         members: &[ProcessId],
         signal: Signal,
     ) -> Result<(), Self::Fault>;
+
+    /// The process that asks.
+    fn own(&mut self) -> Result<ProcessId, Self::Fault>;
+
+    /// Whether suspending a lease frees its memory here, as far as can be said before it is tried.
+    fn checkpoints(&mut self) -> bool;
 
     /// Whether a process is alive.
     fn alive(&mut self, process: &ProcessId) -> bool;

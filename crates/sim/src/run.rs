@@ -148,7 +148,7 @@ impl Driver {
             if self.due.is_none() && is_urgent(&seen) {
                 self.due = Some(self.world.now().after(GATHER));
             }
-            append(&mut self.pending, seen);
+            self.pending.append(seen);
             if self.world.now() >= tick_at {
                 let (seen, outcome) = self.tick();
                 each(&self.world, &self.policy, &seen, &outcome);
@@ -181,7 +181,9 @@ impl Driver {
                 ReceiptResult::AlreadyApplied => &mut tally.receipts.already,
                 ReceiptResult::Conflict => &mut tally.receipts.conflicts,
                 ReceiptResult::Unanswered { .. } => &mut tally.receipts.unanswered,
-                ReceiptResult::Gone | ReceiptResult::Refused { .. } => &mut tally.receipts.other,
+                ReceiptResult::Gone | ReceiptResult::NotSent | ReceiptResult::Refused { .. } => {
+                    &mut tally.receipts.other
+                }
             };
             *count += 1;
         }
@@ -220,7 +222,7 @@ impl Tally {
             standing.millis = standing.millis.saturating_add(millis);
             let devices = finding.devices.len() as u128;
             standing.held += GpuMillis::new(u128::from(millis) * devices);
-            add(&mut standing.saving, finding.saving, millis);
+            add(&mut standing.saving, finding.recommendation.saving, millis);
         }
     }
 }
@@ -228,8 +230,8 @@ impl Tally {
 /// Writes down what was judged: every finding with its numbers, every unknown with its reason.
 fn note_judgement(decided: &mut String, view: &View) {
     for finding in view.findings.iter() {
-        let mean = finding.usage.activity_mean.as_ppm();
-        let saving = finding.saving.map_or(-1, |rate| rate.hourly().as_nanos());
+        let mean = finding.usage.as_ref().map_or(0, |usage| usage.activity_mean.as_ppm());
+        let saving = finding.recommendation.saving.map_or(-1, |rate| rate.hourly().as_nanos());
         let _ = write!(decided, "{}{}{mean},{saving};", finding.pod_uid, finding.kind.as_str());
     }
     for unknown in view.unknown.iter() {
@@ -256,15 +258,4 @@ fn is_urgent(seen: &Delta) -> bool {
         && seen.policies.is_empty()
         && seen.events.is_empty()
         && seen.receipts.is_empty())
-}
-
-fn append(pending: &mut Delta, mut seen: Delta) {
-    pending.nodes.append(&mut seen.nodes);
-    pending.pods.append(&mut seen.pods);
-    pending.budgets.append(&mut seen.budgets);
-    pending.policies.append(&mut seen.policies);
-    pending.events.append(&mut seen.events);
-    pending.samples.append(&mut seen.samples);
-    pending.scrapes.append(&mut seen.scrapes);
-    pending.receipts.append(&mut seen.receipts);
 }

@@ -12,13 +12,12 @@ use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
-use crate::lease::{Binding, Lease, Phase, Request, ReservationId};
+use crate::lease::{Binding, Lease, OnExpire, Phase, Request, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Outcome};
 use crate::os::{clock, terminal};
 use crate::planner;
 use crate::quantity::{Now, Span};
-use crate::queue;
 use crate::refusal::Refusal;
 use crate::wanted;
 
@@ -99,6 +98,10 @@ pub(super) fn request(session: &mut Session, wanted: &Wanted) -> Result<Request,
 fn take(session: &mut Session, wanted: &Wanted, binding: Binding) -> Result<Lease, Failure> {
     wanted::require(&wanted.require)?;
     let request = request(session, wanted)?;
+    if request.on_expire == OnExpire::Suspend && !session.host().backend().checkpoints() {
+        let text = "suspending frees no GPU memory here: at the deadline it is ended instead";
+        eprintln!("{} {text}", print::mark(Mark::Warning));
+    }
     let wait = wanted.wait.as_deref().map(Span::parse).transpose();
     let order = Order::Create {
         request,
@@ -108,6 +111,9 @@ fn take(session: &mut Session, wanted: &Wanted, binding: Binding) -> Result<Leas
         user: wanted.user.clone(),
     };
     let reply = session.ask(&order)?;
+    for note in session.take_notes() {
+        eprintln!("{} {note}", print::mark(Mark::Warning));
+    }
     wait_out(session, reply)
 }
 
@@ -122,10 +128,15 @@ fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
     let promise = start.map_or_else(String::new, |start| format!(", expected in {start}"));
     eprintln!("{} waiting as {}{promise}", print::mark(Mark::Warning), ticket.id);
     let granted = session.wait_for(&ticket, |book| {
-        let order = queue::order(book, clock::boottime());
+        // Thousands may wait, and each looks whenever the journal changes.
+        if !watched {
+            return;
+        }
+        let now = clock::boottime();
+        let order = book.tickets().first(None, &book.usages(now), now, usize::MAX);
         let place = order.iter().position(|t| t.id == ticket.id).map_or(0, |place| place + 1);
         let text = format!("place {place} of {}", order.len());
-        if watched && text != last {
+        if text != last {
             eprint!("\r\u{1b}[2K{text}");
             last = text;
         }
@@ -397,7 +408,7 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
             planner::Verdict::Never(_) => None,
         }
     };
-    let order = queue::order(book, now.boot);
+    let order = book.tickets().first(None, &book.usages(now.boot), now.boot, usize::MAX);
     if out.json {
         let numbered = order.iter().enumerate();
         let mut items: Vec<_> =

@@ -14,7 +14,7 @@ use super::gpu::Backend;
 use super::settings::Settings;
 use super::{clock, ebpf, history, process};
 use crate::book::Epitaph;
-use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation};
+use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
 use crate::quantity::{Boottime, Now};
 use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 
@@ -181,6 +181,26 @@ impl World for Host {
         Ok(Mark { file: inode, length: bytes.len() as u64 })
     }
 
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+        // The journal stays open, so that its inode cannot have been given to another file.
+        let Some(journal) = self.journal()? else { return Ok(None) };
+        let Some(file) = self.runtime.file_to_read(c"index")? else { return Ok(None) };
+        let fail = |e| Fault::os("read", self.runtime.path_of(c"index").display(), e);
+        let length = file.metadata().map_err(fail)?.len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 0).map_err(fail)?;
+        Ok(Some((journal, bytes)))
+    }
+
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let plan = Replacement { mode: self.mode, reserve: 0, durable: false };
+        self.runtime.replace(c"index", c"index.new", bytes, plan).map(drop)
+    }
+
+    fn remove_index(&mut self) -> Result<(), Fault> {
+        self.runtime.remove(c"index")
+    }
+
     fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
         let mut gpus = self.backend.gpus()?;
         super::gpu::old_locks::add_foreign(&self.settings.old_locks(), &mut gpus);
@@ -239,6 +259,15 @@ impl World for Host {
         let unix = match signal {
             Signal::Term => UnixSignal::TERM,
             Signal::Kill => UnixSignal::KILL,
+            Signal::Warn(warning) => {
+                let warning = match warning {
+                    WarnSignal::Usr1 => UnixSignal::USR1,
+                    WarnSignal::Usr2 => UnixSignal::USR2,
+                    WarnSignal::Hup => UnixSignal::HUP,
+                    WarnSignal::Int => UnixSignal::INT,
+                };
+                return process::signal(members, warning);
+            }
         };
         if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
             // Stopped processes could not act on SIGTERM.
@@ -252,6 +281,14 @@ impl World for Host {
             process::signal(members, UnixSignal::CONT)?;
         }
         signalled
+    }
+
+    fn own(&mut self) -> Result<ProcessId, Fault> {
+        process::own()
+    }
+
+    fn checkpoints(&mut self) -> bool {
+        self.backend.checkpoints()
     }
 
     fn alive(&mut self, process: &ProcessId) -> bool {

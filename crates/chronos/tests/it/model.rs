@@ -14,10 +14,11 @@ use chronos::book::{Book, Epitaph};
 use chronos::chance::Chance;
 use chronos::engine::{Answer, Engine, Error, Wish};
 use chronos::expiry::Diligence;
+use chronos::index;
 use chronos::journal;
 use chronos::lease::{
     Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
-    Priority, ProcessId, Request, Reservation, Vendor,
+    Priority, ProcessId, Request, Reservation, Vendor, WarnSignal,
 };
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Now, Ppm, Span};
@@ -48,12 +49,17 @@ struct Machine {
     wall_offset: i64,
     boot: u64,
     journal: Option<(u64, Vec<u8>)>,
+    index: Option<Vec<u8>>,
+    /// Lines after which an index is made.
+    index_after: usize,
     /// What the whole lines of the journal make, and how many bytes they are. Kept up with every
     /// write, because the properties are checked after every operation.
     truth: (Book, usize),
     files: u64,
     locked: bool,
     processes: BTreeMap<u32, Process>,
+    /// Callers that live, by their start.
+    actors: BTreeSet<u64>,
     starts: u64,
     fences: BTreeSet<LeaseId>,
     fenced: bool,
@@ -75,6 +81,7 @@ type Shared = Rc<RefCell<Machine>>;
 /// One process that uses the engine.
 struct Actor {
     machine: Shared,
+    own: ProcessId,
     /// Steps left until it is killed.
     fuse: Option<u64>,
     dead: bool,
@@ -82,6 +89,9 @@ struct Actor {
 }
 
 const PIDS: u64 = 40;
+
+/// Numbers of callers are above those of other processes.
+const ACTORS: u32 = 1_000;
 
 impl Machine {
     fn new(seed: u64) -> Self {
@@ -103,10 +113,13 @@ impl Machine {
             wall_offset: 1_800_000_000_000,
             boot: 1,
             journal: None,
+            index: None,
+            index_after: 1 + chance.below(12) as usize,
             truth: (Book::default(), 0),
             files: 0,
             locked: false,
             processes: BTreeMap::new(),
+            actors: BTreeSet::new(),
             starts: 0,
             fences: BTreeSet::new(),
             fenced: chance.once_in(2),
@@ -164,7 +177,12 @@ impl Machine {
 
 impl Actor {
     fn new(machine: &Shared, fuse: Option<u64>) -> Self {
-        Self { machine: Rc::clone(machine), fuse, dead: false, holds_lock: false }
+        let mut kernel = machine.borrow_mut();
+        kernel.starts += 1;
+        let start = kernel.starts;
+        kernel.actors.insert(start);
+        let own = ProcessId { pid: ACTORS + start as u32, start, namespace: 1 };
+        Self { machine: Rc::clone(machine), own, fuse, dead: false, holds_lock: false }
     }
 
     /// One step: the world may move, and the caller may die before it.
@@ -196,6 +214,7 @@ impl Actor {
         self.dead = true;
         let mut machine = self.machine.borrow_mut();
         machine.kills += 1;
+        machine.actors.remove(&self.own.start);
         if self.holds_lock {
             machine.locked = false;
         }
@@ -215,6 +234,14 @@ impl Actor {
         let settled = guard.settle(Diligence::Full);
         expect_fault(settled.map(|_| ()));
         self.machine.borrow_mut().depth -= 1;
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if let Ok(mut machine) = self.machine.try_borrow_mut() {
+            machine.actors.remove(&self.own.start);
+        }
     }
 }
 
@@ -303,6 +330,30 @@ impl World for Actor {
         Ok(Mark { file, length: bytes.len() as u64 })
     }
 
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+        self.step()?;
+        let machine = self.machine.borrow();
+        Ok(machine.journal.as_ref().and_then(|(file, _)| Some((*file, machine.index.clone()?))))
+    }
+
+    fn index_after(&self) -> usize {
+        self.machine.borrow().index_after
+    }
+
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        self.step()?;
+        self.machine.borrow_mut().index = Some(bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove_index(&mut self) -> Result<(), Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        self.step()?;
+        self.machine.borrow_mut().index = None;
+        Ok(())
+    }
+
     fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
         self.step()?;
         Ok(self.machine.borrow().gpus.clone())
@@ -374,6 +425,9 @@ impl World for Actor {
                 let what = format!("{signal:?} to {found:?} for {}", lease.id);
                 machine.foreign_signals.push(what);
             }
+            if matches!(signal, Signal::Warn(_)) {
+                continue;
+            }
             if signal == Signal::Kill || (!found.ignores_term && !found.stopped) {
                 machine.processes.remove(&process.pid);
             }
@@ -381,8 +435,20 @@ impl World for Actor {
         Ok(())
     }
 
+    fn own(&mut self) -> Result<ProcessId, Fault> {
+        self.step()?;
+        Ok(self.own.clone())
+    }
+
+    fn checkpoints(&mut self) -> bool {
+        self.machine.borrow().checkpoints
+    }
+
     fn alive(&mut self, process: &ProcessId) -> bool {
         let machine = self.machine.borrow();
+        if process.pid > ACTORS {
+            return machine.actors.contains(&process.start);
+        }
         machine.processes.get(&process.pid).is_some_and(|found| found.id == *process)
     }
 
@@ -493,7 +559,8 @@ impl Run {
             priority,
             on_expire,
             grace: Span::from_secs(self.below(5)),
-            warn: None,
+            warn: (self.below(2) == 0).then(|| Span::from_secs(1 + self.below(20))),
+            warn_signal: (self.below(2) == 0).then_some(WarnSignal::Usr1),
             name: None,
             reservation: None,
         }
@@ -598,6 +665,7 @@ impl Run {
         machine.boot += 1;
         machine.boot_nanos = 1_000_000_000;
         machine.processes.clear();
+        machine.actors.clear();
         machine.fences.clear();
         machine.locked = false;
         drop(machine);
@@ -606,8 +674,27 @@ impl Run {
         self.serial_seen = 0;
     }
 
+    /// The book from the index, if there is one, and the lines after it is the book from all lines.
+    fn check_index(&self) -> Result<(), String> {
+        let machine = self.machine.borrow();
+        let Some(index) = &machine.index else { return Ok(()) };
+        let mut read = index::read(index.clone()).ok_or("the index cannot be read")?;
+        let (file, bytes) = machine.journal.as_ref().ok_or("an index without a journal")?;
+        if read.mark.file != *file {
+            return Err("an index of another journal".into());
+        }
+        let rest = &bytes[read.mark.length as usize..];
+        journal::read(rest, &mut read.book).map_err(|e| format!("after the index: {e}"))?;
+        if read.book == machine.truth.0 {
+            Ok(())
+        } else {
+            Err("the index is of another book".into())
+        }
+    }
+
     /// The properties that hold at every instant.
     fn check(&mut self) -> Result<(), String> {
+        self.check_index()?;
         let machine = self.machine.borrow();
         if let Some(signal) = machine.foreign_signals.first() {
             return Err(format!("a foreign process was signalled: {signal}"));
@@ -641,6 +728,19 @@ impl Run {
         if lost_unfenced {
             return Err("a live lease has no fence".into());
         }
+        for lease in book.leases() {
+            let mut tree =
+                machine.processes.values().filter(|p| p.tree.as_ref() == Some(&lease.id));
+            match lease.phase {
+                Phase::Active if lease.mover.is_none() && tree.any(|p| p.stopped) => {
+                    return Err(format!("lease {} is active and its job is stopped", lease.id));
+                }
+                Phase::Suspended { holds: false, .. } if tree.any(|p| !p.stopped) => {
+                    return Err(format!("lease {} holds no memory and its job runs", lease.id));
+                }
+                _ => {}
+            }
+        }
         drop(machine);
         for id in ended {
             self.acknowledged.remove(&id);
@@ -659,6 +759,10 @@ impl Run {
                     if book.leases().len() + book.tickets().len() == 0 {
                         drop(machine);
                         return self.nothing_left();
+                    }
+                    let moving = |l: &Lease| l.phase == Phase::Active && l.mover.is_some();
+                    if let Some(left) = book.leases().find(|l| moving(l)) {
+                        return Err(format!("nobody lets the job of {} run", left.id));
                     }
                     let due = watch.due.ok_or("a lease lives and nothing is due")?;
                     machine.boot_nanos = machine.boot_nanos.max(due.as_nanos());
