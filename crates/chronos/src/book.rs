@@ -149,6 +149,11 @@ pub struct Contradiction {
     pub why: &'static str,
 }
 
+/// What is left of `gpu_secs` after `age_secs`.
+pub fn decayed(gpu_secs: f64, age_secs: f64) -> f64 {
+    gpu_secs * (-age_secs / USAGE_HALF_LIFE.as_secs_f64()).exp2()
+}
+
 /// GPU-seconds of one user, decayed.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Usage {
@@ -161,8 +166,7 @@ pub struct Usage {
 impl Usage {
     /// The usage as it counts at `now`.
     pub fn at(self, now: Boottime) -> f64 {
-        let age = now.since(self.at).as_secs_f64() / USAGE_HALF_LIFE.as_secs_f64();
-        self.gpu_secs * (-age).exp2()
+        decayed(self.gpu_secs, now.since(self.at).as_secs_f64())
     }
 
     fn add(&mut self, gpu_secs: f64, now: Boottime) {
