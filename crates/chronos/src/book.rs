@@ -169,8 +169,14 @@ impl Usage {
         decayed(self.gpu_secs, now.since(self.at).as_secs_f64())
     }
 
+    /// To the thousandth of a second: a number that its text gives back exactly, so that the book
+    /// which is read is the book which was written.
+    fn of(gpu_secs: f64, at: Boottime) -> Self {
+        Self { gpu_secs: (gpu_secs * 1e3).round() / 1e3, at }
+    }
+
     fn add(&mut self, gpu_secs: f64, now: Boottime) {
-        *self = Self { gpu_secs: self.at(now) + gpu_secs, at: now.max(self.at) };
+        *self = Self::of(self.at(now) + gpu_secs, now.max(self.at));
     }
 }
 
@@ -305,7 +311,7 @@ impl Book {
                 gone.ok_or_else(|| refuse("there is no such reservation"))?;
             }
             Event::Used { uid, gpu_secs, at } => {
-                self.usage.insert(*uid, Usage { gpu_secs: *gpu_secs, at: *at });
+                self.usage.insert(*uid, Usage::of(*gpu_secs, *at));
             }
             Event::Ended { id, at } => {
                 let lease = self.leases.remove(id).ok_or_else(|| refuse("no such lease"))?;

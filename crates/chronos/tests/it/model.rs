@@ -846,6 +846,14 @@ fn what_a_user_used_is_remembered_across_a_reboot() {
     assert!((0.69..0.72).contains(&after), "{after} of it are left after half a day");
 }
 
+/// Usage came back from its text with another last digit.
+#[test]
+fn the_book_that_is_read_is_the_book_that_was_written() {
+    for seed in [604, 889, 20_261_312] {
+        run(seed).unwrap_or_else(|why| panic!("seed={seed}: {why}"));
+    }
+}
+
 /// Asking twice to resume the same lease was an impossible journal.
 #[test]
 fn a_lease_may_be_asked_for_twice() {
