@@ -45,7 +45,7 @@ impl Notice {
         let fail = |e: Errno| Fault::os("watch", directory.path().display(), e);
         let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
         let notice = inotify::init(flags).map_err(fail)?;
-        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
         inotify::add_watch(&notice, directory.path(), what).map_err(fail)?;
         Ok(Self(notice))
     }
