@@ -23,6 +23,9 @@ pub struct TelemetryHealth {
     pub asked: bool,
     /// Sources that could not be read the last time, and why.
     pub failing: Vec<(Arc<str>, Arc<str>)>,
+    /// Sources that answered in part the last time, and what is missing. What they lack is not
+    /// known, which is no reason to refuse what is.
+    pub partial: Vec<(Arc<str>, Arc<str>)>,
     /// Sources in all.
     pub sources: usize,
 }
@@ -113,6 +116,9 @@ impl Health {
         part("loop", (ticks == 0).then(|| "no tick yet".to_owned()));
         let standing = self.leadership.standing();
         part("lease", standing.error);
+        for (target, lacking) in &telemetry.partial {
+            let _ = writeln!(text, "[!] telemetry of {target}: {lacking}");
+        }
         (good, text)
     }
 }
@@ -139,13 +145,19 @@ mod tests {
 
         node_health.send_modify(|health| health.synced = true);
         let failing = vec![("http://p:9090".into(), "refused".into())];
-        telemetry_health.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
+        telemetry_health.send_replace(TelemetryHealth {
+            asked: true,
+            failing,
+            partial: vec![("http://p:9090".into(), "1 of 2 exporters are silent".into())],
+            sources: 2,
+        });
         health.ticked();
         expect![[r#"
             [+] watch of Node ok
             [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
             [+] loop ok
             [+] lease ok
+            [!] telemetry of http://p:9090: 1 of 2 exporters are silent
         "#]]
         .assert_eq(&health.ready().1);
         assert!(!health.ready().0 && health.alive().0);

@@ -16,6 +16,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod page;
+pub mod prometheus_flags;
 
 mod clock;
 mod connect;

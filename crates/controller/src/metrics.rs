@@ -53,6 +53,7 @@ pub struct Metrics {
     gpus_unknown: Gauge,
     samples: Counter,
     telemetry_failing: Gauge,
+    telemetry_partial: Gauge,
     watch_objects: Family<ByKind, Gauge>,
     watch_malformed: Family<ByKind, Gauge>,
     watch_synced: Family<ByKind, Gauge>,
@@ -105,6 +106,7 @@ impl Metrics {
             gpus_unknown: Gauge::default(),
             samples: Counter::default(),
             telemetry_failing: Gauge::default(),
+            telemetry_partial: Gauge::default(),
             watch_objects: Family::default(),
             watch_malformed: Family::default(),
             watch_synced: Family::default(),
@@ -142,6 +144,7 @@ impl Metrics {
             gpus_unknown "gpu_autoscaler_gpus_unknown" "GPUs whose use is not known";
             samples "gpu_autoscaler_samples" "Samples taken in";
             telemetry_failing "gpu_autoscaler_telemetry_sources_failing" "Sources of telemetry that cannot be read";
+            telemetry_partial "gpu_autoscaler_telemetry_sources_partial" "Sources of telemetry that answer in part";
             watch_objects "gpu_autoscaler_watch_objects" "Objects known of each kind";
             watch_malformed "gpu_autoscaler_watch_malformed_objects" "Objects that cannot be read";
             watch_synced "gpu_autoscaler_watch_synced" "1 when everything that exists was seen";
@@ -219,6 +222,7 @@ impl Metrics {
     pub fn observe(&self, health: &Health) {
         self.leader.set(i64::from(health.leadership.may_write().is_some()));
         self.telemetry_failing.set(count(health.telemetry.borrow().failing.len()));
+        self.telemetry_partial.set(count(health.telemetry.borrow().partial.len()));
         for (resource, watch) in &health.watches {
             let label = ByKind { kind: resource.kind().as_str() };
             let watch = watch.borrow();
