@@ -72,10 +72,8 @@ impl PrometheusFlags {
         let bearer = bearer.map(|token_file| Authorization::Bearer { token_file });
         let username = self.prometheus_username.clone();
         let basic = username.zip(self.prometheus_password_file.clone());
-        let basic = basic.map(|(username, password_file)| Authorization::Basic {
-            username,
-            password_file,
-        });
+        let basic =
+            basic.map(|(username, password_file)| Authorization::Basic { username, password_file });
         let files = self.prometheus_cert_file.clone().zip(self.prometheus_key_file.clone());
         let connection = Connection::new(Credentials {
             authorization: bearer.or(basic),

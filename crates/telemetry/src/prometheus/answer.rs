@@ -3,8 +3,8 @@
 use std::fmt;
 
 use gpu_autoscaler_model::Timestamp;
-use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
 
 use super::{Labels, Line};
 use crate::http::ReadError;

@@ -340,7 +340,10 @@ mod tests {
         assert_eq!(listing.parts(span).len(), 1, "all are new on the first list");
         listing.update(at(160), names(&["b", "c"]), vec![]);
         let parts = listing.parts(span);
-        assert_eq!((parts[0].exporters.as_slice(), parts[0].interval), (&["b".to_owned()][..], span));
+        assert_eq!(
+            (parts[0].exporters.as_slice(), parts[0].interval),
+            (&["b".to_owned()][..], span)
+        );
         assert_eq!(parts[1].exporters, ["c"]);
         assert_eq!(parts[1].interval, Interval { start: at(100), end: at(160) });
         assert_eq!(listing.silent().collect::<Vec<_>>(), ["a"]);

@@ -69,7 +69,10 @@ async fn whole_request(stream: &mut tokio::net::TcpStream) -> String {
 }
 
 fn reply(status: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn success(kind: &str, result: &[String], warnings: &str) -> String {
@@ -90,7 +93,8 @@ async fn fleet(
     let name = |n: usize| format!("10.0.0.{n}:9400");
     Scripted::start(move |request| {
         if request.contains("group+by") {
-            let listed = |n| format!(r#"{{"metric":{{"instance":"{}"}},"value":[9,"1"]}}"#, name(n));
+            let listed =
+                |n| format!(r#"{{"metric":{{"instance":"{}"}},"value":[9,"1"]}}"#, name(n));
             return success("vector", &(0..exporters).map(listed).collect::<Vec<_>>(), "");
         }
         fault(request).unwrap_or_else(|| {
