@@ -1,7 +1,7 @@
 #!/bin/bash
 # Must show 2: the tool killed at every system call of five operations, and the model at TIMES
-# random kill points from SEED. POINTS is the number of system call stops tried for each operation,
-# 0 is all of them.
+# random kill points from SEED. POINTS is the number of system calls tried for each operation; 0,
+# the default, is every one of them.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -20,9 +20,17 @@ python3 - "$record/kill_points.json" "$line" "$results/chronos-2.json" <<'P'
 import json, sys
 kill = json.load(open(sys.argv[1]))
 model = dict(pair.split("=") for pair in sys.argv[2].split()[1:])
-print(f"\n{'operation':10} {'stops':>6} {'tried':>6} {'killed':>6} {'violations':>10}")
+wrong = []
+print(f"\n{'operation':10} {'calls':>8} {'killed':>8} {'violations':>10} {'s':>6}")
 for row in kill["operations"]:
-    print(f"{row['operation']:10} {row['stops']:6} {row['tried']:6} {row['killed']:6} {0:10}")
-print(f"{'model':10} {model['steps']:>6} {'':6} {model['kills']:>6} {model['violations']:>10}")
+    print(f"{row['operation']:10} {row['calls']:8} {row['killed']:8} {0:10} {row['secs']:6.0f}")
+    if row["every"] and row["killed"] < row["calls"]:
+        wrong.append(f"{row['operation']}: {row['killed']} of {row['calls']} calls")
+    if not row["every"]:
+        print(f"{'':10} a sample: POINTS is set, or there is no PID namespace here")
+print(f"{'model':10} {model['steps']:>8} {model['kills']:>8} {model['violations']:>10} "
+      f"{float(model['secs']):6.0f}")
 json.dump({"kill_points": kill, "model": model}, open(sys.argv[3], "w"), indent=1)
+if wrong:
+    sys.exit("not every call was covered: " + ", ".join(wrong))
 P

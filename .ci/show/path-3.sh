@@ -9,5 +9,5 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 tests/cluster/install-deps.sh
 tests/cluster/build.sh
-cargo build --quiet -p gpu-autoscaler -p gpu-autoscaler-controller -p tests
+cargo build --quiet --workspace --bins
 exec python3 .ci/show/path-3.py "${SEED:-1}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The controller killed at every step of an effect, and the leader killed TIMES times (20): no
-# finding lost or doubled, another leads within 10 s each time. SEED has no meaning here: what
+# finding lost or doubled, another leads within 10 s each time. And the API server gone for
+# OUTAGE_SECS (60), the watch's version expired (410 Gone) when it is back. SEED has no meaning here: what
 # varies is when the kernel and the API server answer.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -33,9 +34,18 @@ else
   cat "$log"
   holds=false
 fi
+if OUTAGE_SECS=${OUTAGE_SECS:-60} \
+  run controller::an_api_server_that_is_gone_for_a_while_costs_nothing_but_time; then
+  grep '^the API server was gone' "$log"
+  echo 'it came back with 410 Gone: nothing lost, nothing twice'
+  outage=true
+else
+  cat "$log"
+  outage=false holds=false
+fi
 [[ -s $failovers ]] || echo null >"$failovers"
-printf '{"holds": %s, "crashes_at_every_step": %s, "leader_killed": %s, "failover": %s}\n' \
-  "$holds" "$crashes" "$times" "$(cat "$failovers")" >"$report"
+printf '{"holds": %s, "crashes_at_every_step": %s, "leader_killed": %s, "outage": %s, "failover": %s}\n' \
+  "$holds" "$crashes" "$times" "$outage" "$(cat "$failovers")" >"$report"
 rm -f "$failovers"
 echo "written: ${report#"$PWD"/}"
 $holds

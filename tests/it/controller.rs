@@ -51,18 +51,25 @@ impl World {
 
     /// A pod that holds a GPU and does nothing with it; returns its name once it runs.
     fn waster(&mut self) -> String {
+        let (name, gpu) = self.unmeasured();
+        self.exporter.add(gpu);
+        name
+    }
+
+    /// The same, as long as no exporter tells of its GPU.
+    fn unmeasured(&mut self) -> (String, Gpu) {
         let name = format!("waster-{}", self.pods);
         self.cluster.create(&list([gpu_pod("default", &name, 1)])).expect("create the pod");
         let node = until("the pod runs", SOON, || self.node_of(&name));
-        self.exporter.add(Gpu {
+        let gpu = Gpu {
             node,
             index: self.pods,
             pod: Some(("default".to_owned(), name.clone())),
             utilization: 0,
             fb_used_mib: 100,
-        });
+        };
         self.pods += 1;
-        name
+        (name, gpu)
     }
 
     fn node_of(&self, pod: &str) -> Result<Option<String>, tests::control_plane::KubectlError> {
@@ -255,24 +262,39 @@ fn lease_holder(world: &World) -> String {
     lease["spec"]["holderIdentity"].as_str().unwrap_or("").to_owned()
 }
 
+/// How long the API server is gone: OUTAGE_SECS, a minute in `make soak`.
+fn outage() -> Duration {
+    let seconds = env::var("OUTAGE_SECS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(20))
+}
+
 #[test]
 fn an_api_server_that_is_gone_for_a_while_costs_nothing_but_time() {
-    let Some(mut world) = World::start(2) else { return };
+    let Some(mut world) = World::start(3) else { return };
     let mut controller = world.controller("controller", &["--leader-elect"]);
     world.waster();
     world.wait_for_event("waster-0");
+    let (_, measured_later) = world.unmeasured();
     until_true("it is ready", || controller.probe("/readyz").is_ok_and(|(code, _)| code == 200));
 
     world.cluster.kill(Program::KubeApiserver);
+    let gone = Instant::now();
+    // What is found meanwhile cannot be told to anybody yet.
+    world.exporter.add(measured_later);
     until_true("it is not ready", || {
         controller.probe("/readyz").is_ok_and(|(code, text)| {
             code == 503 && text.contains("[-] watch of Pod: the API server cannot be reached")
         })
     });
-    let (alive, _) = controller.probe("/healthz").expect("it answers");
-    assert_eq!(alive, 200, "its loop moves on");
     until_true("it does not lead", || !controller.leads());
-    assert_eq!(pods_shown(&controller), 1, "what was known is still shown");
+    until_true("what was known is judged all the same", || pods_shown(&controller) == 2);
+    until("the outage is over", outage() + SOON, || {
+        let (alive, _) = controller.probe("/healthz")?;
+        assert_eq!(alive, 200, "its loop moves on");
+        assert!(!controller.leads(), "nobody can lead");
+        Ok::<_, std::io::Error>((gone.elapsed() >= outage()).then_some(()))
+    });
+    println!("the API server was gone for {:.0} s", gone.elapsed().as_secs_f64());
 
     // While it stands still, the world changes and the server forgets how.
     controller.process().pause();
@@ -280,11 +302,18 @@ fn an_api_server_that_is_gone_for_a_while_costs_nothing_but_time() {
     world.cluster.kubectl(&["delete", "pod", "waster-0", "--timeout=120s"]).expect("deleted");
     world.waster();
     controller.process().resume();
-    world.wait_for_event("waster-1");
-    until_true("exactly the deleted pod is gone", || pods_shown(&controller) == 1);
+    for pod in ["waster-1", "waster-2"] {
+        world.wait_for_event(pod);
+    }
+    until_true("exactly the deleted pod is gone", || pods_shown(&controller) == 2);
     let status = controller.status().expect("a status");
-    assert_eq!(status["pods"][0]["pod"], "waster-1");
-    assert_eq!(world.events()["waster-1"].len(), 1);
+    let shown: Vec<&Value> = (0..2).map(|at| &status["pods"][at]["pod"]).collect();
+    assert!(shown.iter().all(|pod| *pod == "waster-1" || *pod == "waster-2"), "{shown:?}");
+    for pod in ["waster-1", "waster-2"] {
+        assert_eq!(world.events()[pod].len(), 1, "{pod}");
+    }
+    let expired = controller.metric("gpu_autoscaler_watch_expired_total{kind=\"Pod\"}");
+    assert!(expired >= Some(1.0), "the server answered 410 Gone: {expired:?}");
     until_true("it is ready again", || {
         controller.probe("/readyz").is_ok_and(|(code, _)| code == 200)
     });

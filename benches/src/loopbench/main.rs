@@ -177,6 +177,7 @@ fn pod(args: &Args, n: u32) -> Pod {
         owner: None,
         priority: 0,
         gates: vec![],
+        constraints: Default::default(),
         unschedulable: None,
     }
 }

@@ -16,12 +16,15 @@
 //! There is no network here, no Kubernetes and no asynchronous runtime.
 
 pub mod api;
+pub mod audit;
 pub mod book;
+pub mod calendar;
 #[doc(hidden)]
 pub mod chance;
 pub mod cli;
 pub mod engine;
 pub mod expiry;
+pub mod holding;
 pub mod journal;
 pub mod lease;
 pub mod os;
@@ -29,6 +32,7 @@ pub mod planner;
 pub mod policy;
 pub mod profile;
 pub mod quantity;
+pub mod queue;
 pub mod refusal;
 pub mod size;
 pub mod wanted;

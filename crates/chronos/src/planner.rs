@@ -8,26 +8,17 @@
 //! IEEE TPDS 12(6), 2001).
 //!
 //! # Invariants
-//! * No over-commit: [`check`] sums every promise by independent code.
+//! * No over-commit: [`crate::audit::check`] sums every promise by independent code.
 //! * The same book, GPUs and instant give the same plan.
-
-use std::collections::BTreeMap;
-use std::fmt;
 
 use gpu_autoscaler_model::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::book::Book;
-use crate::lease::{
-    Choice, GPUS_MAX, Gpu, GpuId, Lease, LeaseId, Part, Priority, Request, Reservation, Ticket,
-};
+use crate::lease::{Choice, GPUS_MAX, Gpu, GpuId, LeaseId, Part, Request, Reservation, Ticket};
 use crate::profile::{Profile, Take};
 use crate::quantity::{Boottime, Now, Ppm, Span};
-
-/// How long a ticket waits until it counts as one class more urgent.
-///
-/// With three classes, a low ticket is ahead of every new high one after six hours.
-pub const AGEING_STEP: Span = Span::from_secs(2 * 3_600);
+use crate::queue;
 
 /// Tickets that are promised a start in one plan; those behind them wait for the next one.
 ///
@@ -126,56 +117,11 @@ pub struct Planned {
     pub verdict: Verdict,
 }
 
-/// A ticket's turn; the lowest is served first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Turn<'a> {
-    /// 0 high, 1 normal, 2 low, less one for each [`AGEING_STEP`] waited.
-    class: i64,
-    /// Decayed GPU-seconds of the owner: who used less is served first.
-    usage: u64,
-    since: Boottime,
-    id: &'a LeaseId,
-}
-
-/// Waiting tickets of the book in their order of service.
-pub fn order(book: &Book, now: Boottime) -> Vec<&Ticket> {
-    order_of(book, book.tickets(), now)
-}
-
-fn order_of<'a>(
-    book: &Book,
-    tickets: impl Iterator<Item = &'a Ticket>,
-    now: Boottime,
-) -> Vec<&'a Ticket> {
-    let mut usage: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut turns: Vec<(Turn<'a>, &Ticket)> = tickets
-        .map(|ticket| {
-            let uid = ticket.owner.uid;
-            // Whole GPU-seconds: a float would order users by noise.
-            let used = *usage.entry(uid).or_insert_with(|| book.usage(uid, now) as u64);
-            (turn(ticket, used, now), ticket)
-        })
-        .collect();
-    turns.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    turns.into_iter().map(|(_, ticket)| ticket).collect()
-}
-
-fn turn(ticket: &Ticket, usage: u64, now: Boottime) -> Turn<'_> {
-    let class = match ticket.request.priority {
-        Priority::High => 0,
-        Priority::Normal => 1,
-        Priority::Low => 2,
-    };
-    let aged = now.since(ticket.since).as_nanos() / AGEING_STEP.as_nanos();
-    let class = class - i64::try_from(aged).unwrap_or(i64::MAX / 2);
-    Turn { class, usage, since: ticket.since, id: &ticket.id }
-}
-
 /// The plan for every ticket of the book that is within [`DEPTH`], and for `asked`, which takes
 /// its turn among them; in the order of service.
 pub fn plan(book: &Book, gpus: &[Gpu], now: Now, asked: Option<&Ticket>) -> Vec<Planned> {
     let mut promises = Promises::new(book, gpus, now, None);
-    let waiting = order_of(book, book.tickets().chain(asked), now.boot);
+    let waiting = queue::order_of(book, book.tickets().chain(asked), now.boot);
     let mut planned = Vec::with_capacity(waiting.len().min(DEPTH) + 1);
     for (place, ticket) in waiting.into_iter().enumerate() {
         let is_asked = asked.is_some_and(|asked| asked.id == ticket.id);
@@ -564,50 +510,6 @@ fn for_each_subset(of: &[usize], count: usize, visit: &mut impl FnMut(&[usize]))
         }
     }
     step(of, count, &mut Vec::with_capacity(count), visit);
-}
-
-/// A promise that does not hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OverCommitted {
-    /// The GPU.
-    pub gpu: GpuId,
-    /// What its leases hold together.
-    pub promised: u128,
-    /// What it has.
-    pub total: u128,
-}
-
-impl fmt::Display for OverCommitted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GPU `{}`: {} of {} bytes are leased", self.gpu, self.promised, self.total)
-    }
-}
-
-/// Sums what the live leases hold on each GPU; an empty list when none holds more than there is.
-///
-/// This is a second opinion on the planner and shares no code with it.
-pub fn check<'a>(leases: impl Iterator<Item = &'a Lease>, gpus: &[Gpu]) -> Vec<OverCommitted> {
-    let mut memory: BTreeMap<&GpuId, u128> = BTreeMap::new();
-    let mut compute: BTreeMap<&GpuId, u128> = BTreeMap::new();
-    for lease in leases {
-        if lease.holds_until().is_none() {
-            continue;
-        }
-        for part in &lease.parts {
-            *memory.entry(&part.gpu).or_default() += u128::from(part.memory.as_u64());
-            *compute.entry(&part.gpu).or_default() += u128::from(part.compute.map_or(0, Ppm::get));
-        }
-    }
-    let over = |promised: &BTreeMap<&GpuId, u128>, gpu: &Gpu, total: u128| {
-        let promised = promised.get(&gpu.id).copied().unwrap_or(0);
-        (promised > total).then(|| OverCommitted { gpu: gpu.id.clone(), promised, total })
-    };
-    gpus.iter()
-        .flat_map(|gpu| {
-            [over(&memory, gpu, u128::from(gpu.memory.as_u64())), over(&compute, gpu, 1_000_000)]
-        })
-        .flatten()
-        .collect()
 }
 
 #[cfg(test)]

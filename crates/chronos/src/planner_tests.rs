@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::book::Event;
 use crate::chance::Chance;
-use crate::lease::{Binding, MemoryAsk, OnExpire, Owner, Phase, ProcessId, Vendor};
+use crate::lease::{
+    Binding, Lease, MemoryAsk, OnExpire, Owner, Phase, Priority, ProcessId, Vendor,
+};
 
 const TICKS: u64 = 40;
 
@@ -235,7 +237,7 @@ fn order_is_priority_then_usage_then_age_and_low_is_served_in_the_end() {
     let queued = waiting.into_iter().map(|t| Event::Queued(Box::new(t)));
     let used = Event::Used { uid: 3, gpu_secs: 1e6, at: Boottime::from_nanos(hours(7)) };
     let book = book(queued.chain([used]).collect());
-    let order = order(&book, Boottime::from_nanos(hours(7)));
+    let order = crate::queue::order(&book, Boottime::from_nanos(hours(7)));
     let order: Vec<u32> = order.iter().map(|ticket| ticket.owner.uid).collect();
     assert_eq!(order, [5, 2, 4, 3, 1], "user 3 used a million GPU-seconds");
 }

@@ -4,6 +4,10 @@
 //! are decimals as text, because a JSON number is a float to most readers; shares are 0 to 1;
 //! what is not known is `null`.
 
+mod answers;
+
+pub use answers::{Explanation, List, Problem, Rules, Verdict};
+
 use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,8 @@ pub struct Status {
     pub unknown: Vec<Unknown>,
     /// Active pods that request GPUs.
     pub pods: Vec<Pod>,
+    /// Nodes with GPUs.
+    pub nodes: Vec<Node>,
     /// GPUs and GPU instances that are measured.
     pub devices: Vec<Device>,
 }
@@ -46,10 +52,26 @@ pub struct Totals {
     pub cost_per_hour: Option<Amount>,
     /// GPU nodes without a known price.
     pub nodes_unpriced: u32,
+    /// Nodes with GPUs by how they are paid for.
+    pub by_capacity_type: Vec<CapacityTotals>,
+    /// Nodes that are underutilized; `null` when that is not known of any node.
+    pub nodes_underutilized: Option<u32>,
     /// What acting on all findings would save.
     pub saving_per_hour: Option<Amount>,
     /// Findings whose saving is not known: no price, or memory that is not measured.
     pub findings_unpriced: u32,
+}
+
+/// Sums over the GPU nodes of one capacity type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityTotals {
+    /// `reserved`, `spot` or `on-demand`; `null` for nodes of which it is not known.
+    pub capacity_type: Option<String>,
+    /// Nodes.
+    pub nodes: u32,
+    /// What those with a known price cost.
+    pub cost_per_hour: Option<Amount>,
 }
 
 /// Money.
@@ -122,6 +144,12 @@ pub struct Score {
     pub compute: f64,
     /// Memory that was not used, out of 40.
     pub memory: Option<f64>,
+}
+
+impl From<model::WasteScore> for Score {
+    fn from(score: model::WasteScore) -> Self {
+        Self { total: score.total(), compute: score.compute, memory: score.memory }
+    }
 }
 
 /// What a pod made of its devices within the window.
@@ -215,6 +243,8 @@ pub struct Pod {
     pub model: Option<String>,
     /// What it makes of them.
     pub usage: Option<Usage>,
+    /// How much of them is wasted, a finding or not.
+    pub score: Option<Score>,
 }
 
 impl From<&model::PodView> for Pod {
@@ -228,6 +258,50 @@ impl From<&model::PodView> for Pod {
             devices: pod.devices.iter().map(ToString::to_string).collect(),
             model: pod.model.as_ref().map(ToString::to_string),
             usage: pod.usage.as_ref().map(Usage::from),
+            score: pod.score.map(Score::from),
+        }
+    }
+}
+
+/// A node with GPUs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub node: String,
+    /// The model of its GPUs.
+    pub model: Option<String>,
+    /// Its instance type.
+    pub instance_type: Option<String>,
+    /// How it is paid for: `reserved`, `spot` or `on-demand`.
+    pub capacity_type: Option<String>,
+    /// Physical GPUs.
+    pub gpus: Option<u32>,
+    /// When any of its devices was last measured, RFC 3339.
+    pub measured_at: Option<String>,
+    /// Whether that is recent enough to be believed.
+    pub exporter_up: bool,
+    /// Mean share of compute of all its devices, 0 to 1; `null` unless all are measured.
+    pub activity: Option<f64>,
+    /// Whether that is too little; `null` when it is not known.
+    pub underutilized: Option<bool>,
+    /// Its price.
+    pub cost_per_hour: Option<Amount>,
+}
+
+impl From<&model::NodeView> for Node {
+    fn from(node: &model::NodeView) -> Self {
+        Self {
+            node: node.name.to_string(),
+            model: node.model.as_ref().map(ToString::to_string),
+            instance_type: node.instance_type.as_ref().map(ToString::to_string),
+            capacity_type: node.capacity_type.map(|it| it.to_string()),
+            gpus: node.gpus,
+            measured_at: node.measured.map(|at| at.to_string()),
+            exporter_up: node.exporter_up,
+            activity: node.activity.map(model::Ratio::as_f64),
+            underutilized: node.underutilized,
+            cost_per_hour: node.rate.map(Amount::from),
         }
     }
 }
@@ -287,14 +361,20 @@ impl From<&model::Finding> for Finding {
             devices: finding.devices.iter().map(ToString::to_string).collect(),
             model: finding.model.as_ref().map(ToString::to_string),
             usage: (&finding.usage).into(),
-            score: Score {
-                total: finding.score.total(),
-                compute: finding.score.compute,
-                memory: finding.score.memory,
-            },
+            score: finding.score.into(),
             reclaimable: finding.reclaimable.map(model::Ratio::as_f64),
             saving_per_hour: finding.saving.map(Amount::from),
             since: finding.since.to_string(),
+        }
+    }
+}
+
+impl From<&model::CapacityTotals> for CapacityTotals {
+    fn from(totals: &model::CapacityTotals) -> Self {
+        Self {
+            capacity_type: totals.capacity_type.map(|it| it.to_string()),
+            nodes: totals.nodes,
+            cost_per_hour: totals.cost.map(Amount::from),
         }
     }
 }
@@ -308,6 +388,8 @@ impl From<&model::Totals> for Totals {
             gpus_requested: totals.gpus_requested,
             cost_per_hour: totals.cost.map(Amount::from),
             nodes_unpriced: totals.nodes_unpriced,
+            by_capacity_type: totals.by_capacity_type.iter().map(CapacityTotals::from).collect(),
+            nodes_underutilized: totals.nodes_underutilized,
             saving_per_hour: totals.saving.map(Amount::from),
             findings_unpriced: totals.findings_unpriced,
         }
@@ -324,6 +406,7 @@ impl From<&model::View> for Status {
             findings: view.findings.iter().map(Finding::from).collect(),
             unknown: view.unknown.iter().map(Unknown::from).collect(),
             pods: view.pods.iter().map(Pod::from).collect(),
+            nodes: view.nodes.iter().map(Node::from).collect(),
             devices: view.devices.iter().map(Device::from).collect(),
         }
     }

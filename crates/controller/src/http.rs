@@ -5,21 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use gpu_autoscaler_model::View;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use crate::api::Status;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -100,15 +97,6 @@ async fn within_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// `/api/v1/status`: what the last tick left, from whoever ticks.
-pub fn view_routes(view: watch::Receiver<Arc<View>>) -> Router {
-    let status = move || {
-        let view = view.borrow().clone();
-        async move { Json(Status::from(&*view)) }
-    };
-    Router::new().route("/api/v1/status", get(status))
-}
-
 /// `/metrics`.
 pub fn metrics_routes(metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
     let text = move || {
@@ -136,16 +124,22 @@ pub fn probe_routes(health: Arc<Health>) -> Router {
 
 #[cfg(test)]
 mod tests {
+    use gpu_autoscaler_analysis::Thresholds;
+    use gpu_autoscaler_model::View;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use tokio::sync::watch;
 
     use super::*;
+    use crate::api::{Rules, Status};
+    use crate::routes;
 
     async fn server() -> SocketAddr {
         let (_, view) = watch::channel(Arc::new(View::default()));
         let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("loopback");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(serve(listener, view_routes(view), std::future::pending()));
+        let router = routes::router(view, Rules::from(&Thresholds::published()));
+        tokio::spawn(serve(listener, router, std::future::pending()));
         address
     }
 

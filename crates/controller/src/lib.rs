@@ -15,13 +15,17 @@ pub mod arguments;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod openapi;
 pub mod page;
 pub mod prometheus_flags;
+pub mod routes;
 
 mod clock;
 mod connect;
 mod performer;
 mod run;
+#[cfg(test)]
+mod sample_view;
 mod telemetry;
 mod ticker;
 

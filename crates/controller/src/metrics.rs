@@ -58,6 +58,7 @@ pub struct Metrics {
     watch_malformed: Family<ByKind, Gauge>,
     watch_synced: Family<ByKind, Gauge>,
     watch_breaks: Family<ByKind, Counter>,
+    watch_expired: Family<ByKind, Counter>,
     watch_lists: Family<ByKind, Counter>,
     /// Series whose value is not known are left out, and come back when it is.
     known: Mutex<Known>,
@@ -111,6 +112,7 @@ impl Metrics {
             watch_malformed: Family::default(),
             watch_synced: Family::default(),
             watch_breaks: Family::default(),
+            watch_expired: Family::default(),
             watch_lists: Family::default(),
             known: Mutex::default(),
         };
@@ -149,6 +151,7 @@ impl Metrics {
             watch_malformed "gpu_autoscaler_watch_malformed_objects" "Objects that cannot be read";
             watch_synced "gpu_autoscaler_watch_synced" "1 when everything that exists was seen";
             watch_breaks "gpu_autoscaler_watch_breaks" "How often a watch broke";
+            watch_expired "gpu_autoscaler_watch_expired" "How often the version to resume from had expired (410)";
             watch_lists "gpu_autoscaler_watch_lists" "How often everything was listed";
         }
     }
@@ -230,6 +233,7 @@ impl Metrics {
             self.watch_malformed.get_or_create(&label).set(count(watch.malformed));
             self.watch_synced.get_or_create(&label).set(i64::from(watch.synced));
             raise(&self.watch_breaks.get_or_create(&label), watch.breaks);
+            raise(&self.watch_expired.get_or_create(&label), watch.expired);
             raise(&self.watch_lists.get_or_create(&label), watch.lists);
         }
     }

@@ -19,12 +19,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::api::Rules;
 use crate::arguments::{Arguments, Bind};
 use crate::health::{Health, TelemetryHealth};
 use crate::metrics::Metrics;
 use crate::telemetry::Sources;
 use crate::ticker::{Inputs, Outputs, Ticker};
-use crate::{connect, http, page, performer, telemetry};
+use crate::{connect, http, page, performer, routes, telemetry};
 
 /// Parts of watches that wait to be taken in.
 const PARTS_MAX: usize = 4096;
@@ -80,7 +81,7 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let metrics = Arc::new(Metrics::new());
     let health = Arc::new(Health::new(watches, telemetry_seen, leadership.clone()));
     let (view_out, view) = watch::channel(Arc::new(View::default()));
-    let routes = http::view_routes(view).merge(page::router());
+    let routes = routes::router(view, Rules::from(&policy.waste)).merge(page::router());
     let routes = routes.merge(http::metrics_routes(Arc::clone(&metrics), Arc::clone(&health)));
     serve(served, routes, &stopped);
     serve(probes, http::probe_routes(Arc::clone(&health)), &stopped);

@@ -3,13 +3,15 @@
 //! Strict about what a decision depends on, blind to the rest. A malformed object is an
 //! [`ObjectError`] that names the object, the field and the value; it concerns no other object.
 
+mod constraints;
+
 use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Condition, ConditionKind, DisruptionBudget, InstanceType, Labels, Node,
-    NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind, PolicyObject, ResourceVersion, Taint,
-    TaintEffect, Timestamp, Uid,
+    AnnouncedEvent, Condition, ConditionKind, Constraints, DisruptionBudget, InstanceType, Labels,
+    Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind, PolicyObject, ResourceVersion,
+    Taint, TaintEffect, Timestamp, Uid,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -136,7 +138,8 @@ pub(crate) fn clip(text: &str, max: usize) -> String {
 /// Turns objects into `model`, sharing the texts that they have in common.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    texts: Interner,
+    texts: Interner<str>,
+    constraints: Interner<Constraints>,
 }
 
 impl Decoder {
@@ -154,7 +157,7 @@ impl Decoder {
         let allocatable = amounts("status.allocatable", object.status.allocatable)?;
         let capacity = amounts("status.capacity", object.status.capacity)?;
         let sharing = node_labels::sharing(&labels);
-        let text = |texts: &mut Interner, keys: &[&str]| {
+        let text = |texts: &mut Interner<str>, keys: &[&str]| {
             node_labels::first(&labels, keys).map(|value| texts.get(value))
         };
         let zone = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
@@ -220,6 +223,9 @@ impl Decoder {
             Some(text) => Some(at.time("status.startTime", text)?),
             None => None,
         };
+        let labels = self.labels(object.metadata.labels);
+        let namespace = self.texts.get(object.metadata.namespace.as_deref().unwrap_or(""));
+        let constraints = constraints::of_pod(&object.spec, &namespace, &labels, &mut self.texts);
         let annotations = object.metadata.annotations.map(|mut annotations| {
             annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
             annotations
@@ -228,10 +234,7 @@ impl Decoder {
             uid: at.uid(&object.metadata.uid)?,
             resource_version: at.resource_version(object.metadata.resource_version)?,
             created: at.created(&object.metadata.creation_timestamp)?,
-            key: ObjectKey::new(
-                self.texts.get(object.metadata.namespace.as_deref().unwrap_or("")),
-                Arc::from(object.metadata.name),
-            ),
+            key: ObjectKey::new(namespace, Arc::from(object.metadata.name)),
             started,
             node: object
                 .spec
@@ -241,10 +244,11 @@ impl Decoder {
             phase: at.phase(object.status.phase.as_deref())?,
             deleting: object.metadata.deletion_timestamp.is_some(),
             requests,
-            labels: self.labels(object.metadata.labels),
+            labels,
             annotations: self.labels(annotations),
             owner,
             priority: object.spec.priority.unwrap_or(0),
+            constraints: self.constraints.share(constraints),
             gates: object
                 .spec
                 .scheduling_gates

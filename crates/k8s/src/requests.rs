@@ -65,7 +65,7 @@ impl Amounts {
     ///
     /// # Errors
     /// The resource whose amount is no count or does not fit, and why.
-    pub(crate) fn into_resources(self, texts: &mut Interner) -> Result<Resources, FieldFault> {
+    pub(crate) fn into_resources(self, texts: &mut Interner<str>) -> Result<Resources, FieldFault> {
         let mut read = Resources::default();
         for (name, amount) in self.0 {
             let too_large = |what: &str| (name.clone(), format!("does not fit in {what}"));
@@ -74,6 +74,12 @@ impl Amounts {
                     read.cpu = amount.as_milli_cpu().ok_or_else(|| too_large("milli-CPU"))?;
                 }
                 "memory" => read.memory = amount.as_bytes().ok_or_else(|| too_large("bytes"))?,
+                _ if is_counted_in_bytes(&name) => {
+                    let bytes = amount.as_bytes().ok_or_else(|| too_large("bytes"))?.as_u64();
+                    if bytes > 0 {
+                        read.extended.push((texts.get(&name), bytes));
+                    }
+                }
                 _ if is_extended(&name) => {
                     let count =
                         amount.as_count().ok_or_else(|| (name.clone(), NO_COUNT.to_owned()))?;
@@ -99,6 +105,11 @@ fn read_amount(text: &str) -> Result<Quantity, String> {
     Ok(amount)
 }
 
+/// Resources of Kubernetes' own that the scheduler counts beside processor and memory.
+fn is_counted_in_bytes(name: &str) -> bool {
+    name == "ephemeral-storage" || name.starts_with("hugepages-")
+}
+
 /// Extended resources are those with a domain that is not Kubernetes' own.
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
@@ -106,7 +117,12 @@ fn is_extended(name: &str) -> bool {
 }
 
 /// Adds `count` of `name`; `None` when GPUs of one kind do not fit in 32 bits.
-fn add_extended(read: &mut Resources, name: &str, count: u64, texts: &mut Interner) -> Option<()> {
+fn add_extended(
+    read: &mut Resources,
+    name: &str,
+    count: u64,
+    texts: &mut Interner<str>,
+) -> Option<()> {
     if count == 0 {
         return Some(());
     }
@@ -132,7 +148,7 @@ fn add_extended(read: &mut Resources, name: &str, count: u64, texts: &mut Intern
 ///
 /// # Errors
 /// The path of the field that cannot be read, and why.
-pub(crate) fn of_pod(spec: &PodSpec, texts: &mut Interner) -> Result<Resources, FieldFault> {
+pub(crate) fn of_pod(spec: &PodSpec, texts: &mut Interner<str>) -> Result<Resources, FieldFault> {
     let mut running = Amounts::default();
     for (index, container) in spec.containers.iter().flatten().enumerate() {
         let field = format!("spec.containers[{index}]");
@@ -197,7 +213,7 @@ mod tests {
 
     fn requests(spec: serde_json::Value) -> Result<Resources, FieldFault> {
         let spec: PodSpec = serde_json::from_value(spec).expect("well formed");
-        of_pod(&spec, &mut Interner::default())
+        of_pod(&spec, &mut Interner::<str>::default())
     }
 
     fn cpu(name: &str, cpu: &str) -> serde_json::Value {

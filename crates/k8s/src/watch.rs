@@ -45,6 +45,8 @@ pub struct WatchHealth {
     pub lists: u64,
     /// How often the watch broke, other than by its regular end.
     pub breaks: u64,
+    /// How often the server had forgotten the version to resume from (410 Gone).
+    pub expired: u64,
     /// Objects that are known.
     pub objects: usize,
     /// Objects that cannot be read now.
@@ -163,6 +165,7 @@ impl Watcher {
                 Err(End::Closed) => return,
                 Err(End::Gone) => {
                     info!(kind = %self.resource, "list anew: the version has expired");
+                    self.health.send_modify(|health| health.expired += 1);
                     version = None;
                     tokio::time::sleep(backoff.pause()).await;
                 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::quantity::QuantityText;
 
@@ -92,6 +93,138 @@ pub(crate) struct PodSpec {
     pub resources: Option<ContainerResources>,
     pub overhead: Map<QuantityText>,
     pub scheduling_gates: Option<Vec<SchedulingGate>>,
+    pub scheduler_name: Option<String>,
+    pub node_selector: Map<String>,
+    pub affinity: Option<Affinity>,
+    pub tolerations: Option<Vec<Toleration>>,
+    pub topology_spread_constraints: Option<Vec<SpreadConstraint>>,
+    pub volumes: Option<Vec<Volume>>,
+    pub resource_claims: Option<Vec<IgnoredAny>>,
+    pub scheduling_group: Option<IgnoredAny>,
+    pub workload_ref: Option<IgnoredAny>,
+    pub host_network: Option<bool>,
+    pub host_users: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Affinity {
+    pub node_affinity: Option<NodeAffinity>,
+    pub pod_affinity: Option<PodAffinity>,
+    pub pod_anti_affinity: Option<PodAffinity>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NodeAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector>,
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Option<Vec<PreferredNodeTerm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeSelector {
+    pub node_selector_terms: Option<Vec<NodeSelectorTerm>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PreferredNodeTerm {
+    pub weight: i32,
+    pub preference: NodeSelectorTerm,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeSelectorTerm {
+    pub match_expressions: Option<Vec<Expression>>,
+    pub match_fields: Option<Vec<Expression>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Expression {
+    pub key: String,
+    pub operator: String,
+    pub values: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LabelSelector {
+    pub match_labels: Map<String>,
+    pub match_expressions: Option<Vec<Expression>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PodAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<Vec<PodTerm>>,
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Option<Vec<WeightedPodTerm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WeightedPodTerm {
+    pub weight: i32,
+    pub pod_affinity_term: PodTerm,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodTerm {
+    pub label_selector: Option<LabelSelector>,
+    pub namespaces: Option<Vec<String>>,
+    pub namespace_selector: Option<LabelSelector>,
+    pub topology_key: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Toleration {
+    pub key: Option<String>,
+    pub operator: Option<String>,
+    pub value: Option<String>,
+    pub effect: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SpreadConstraint {
+    pub max_skew: i32,
+    pub topology_key: String,
+    pub when_unsatisfiable: String,
+    pub label_selector: Option<LabelSelector>,
+    pub min_domains: Option<i32>,
+    pub node_affinity_policy: Option<String>,
+    pub node_taints_policy: Option<String>,
+    pub match_label_keys: Option<Vec<String>>,
+}
+
+/// A volume, as far as it keeps its pod from nodes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Volume {
+    pub persistent_volume_claim: Option<IgnoredAny>,
+    pub ephemeral: Option<IgnoredAny>,
+    pub aws_elastic_block_store: Option<IgnoredAny>,
+    pub azure_disk: Option<IgnoredAny>,
+    pub gce_persistent_disk: Option<IgnoredAny>,
+    pub iscsi: Option<IgnoredAny>,
+    pub rbd: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Port {
+    pub host_port: Option<u16>,
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<String>,
+    pub protocol: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RestartRule {
+    pub action: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +233,8 @@ pub(crate) struct Container {
     #[serde(default)]
     pub resources: ContainerResources,
     pub restart_policy: Option<String>,
+    pub restart_policy_rules: Option<Vec<RestartRule>>,
+    pub ports: Option<Vec<Port>>,
 }
 
 #[derive(Default, Deserialize)]

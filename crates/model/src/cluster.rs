@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes, CapacityType, GpuCount, GpuModel, GpuResource, InstanceType, MilliCpu, NodeName,
-    ObjectKey, ResourceVersion, Timestamp, Uid,
+    Bytes, CapacityType, Constraints, GpuCount, GpuModel, GpuResource, InstanceType, MilliCpu,
+    NodeName, ObjectKey, ResourceVersion, Timestamp, Uid,
 };
 
-/// Labels or annotations, sorted by key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Arc<str>, Arc<str>)]>);
+/// Labels or annotations, sorted by key. Cloning copies a pointer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels(Arc<[(Arc<str>, Arc<str>)]>);
 
 impl Labels {
     /// From pairs in any order; of equal keys the last one counts.
@@ -27,8 +27,18 @@ impl Labels {
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
+        self.get_shared(key).map(AsRef::as_ref)
+    }
+
+    /// The value of `key`, to be kept without a copy.
+    pub fn get_shared(&self, key: &str) -> Option<&Arc<str>> {
         let at = self.0.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
         Some(&self.0[at].1)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All pairs, sorted by key.
@@ -46,7 +56,8 @@ pub struct Resources {
     pub memory: Bytes,
     /// NVIDIA's GPU resources, sorted, each at most once, none of count zero.
     pub gpus: Vec<GpuCount>,
-    /// Every other extended resource by name, sorted.
+    /// Everything else that the scheduler counts by name, sorted: other extended resources,
+    /// `ephemeral-storage` and huge pages, the last two in bytes.
     pub extended: Vec<(Arc<str>, u64)>,
 }
 
@@ -178,6 +189,8 @@ pub struct Pod {
     pub priority: i32,
     /// Names of its scheduling gates.
     pub gates: Vec<Arc<str>>,
+    /// What it demands of its node beyond resources; equal ones are one copy.
+    pub constraints: Arc<Constraints>,
     /// Why the scheduler could not place it, in the scheduler's words.
     pub unschedulable: Option<Arc<str>>,
 }
@@ -186,6 +199,11 @@ impl Pod {
     /// Whether it still holds, or waits for, resources.
     pub fn is_active(&self) -> bool {
         !matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
+    }
+
+    /// Whether it waits for a node.
+    pub fn is_waiting(&self) -> bool {
+        self.node.is_none() && self.is_active() && !self.deleting
     }
 }
 
@@ -336,6 +354,8 @@ pub enum ConditionKind {
     TelemetryComplete,
     /// Waste was found.
     WasteFound,
+    /// Some part of the controller does not work; what it does is still done with what is known.
+    Degraded,
 }
 
 impl ConditionKind {
@@ -345,12 +365,13 @@ impl ConditionKind {
             Self::Ready => "Ready",
             Self::TelemetryComplete => "TelemetryComplete",
             Self::WasteFound => "WasteFound",
+            Self::Degraded => "Degraded",
         }
     }
 
     /// From its text; `None` for a condition of somebody else's.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Ready, Self::TelemetryComplete, Self::WasteFound]
+        [Self::Ready, Self::TelemetryComplete, Self::WasteFound, Self::Degraded]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }

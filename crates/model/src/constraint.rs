@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use crate::{Taint, TaintEffect};
 
-/// Everything a pod demands beyond resources. Preferences are not among it: they decide between
-/// nodes that will do, and packing decides by cost.
+/// Everything a pod demands or prefers beyond resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Constraints {
     /// `spec.nodeSelector`.
@@ -28,6 +27,11 @@ pub struct Constraints {
     pub spread: Vec<SpreadConstraint>,
     /// Ports of the host.
     pub host_ports: Vec<HostPort>,
+    /// `preferredDuringScheduling` node affinity, each with its weight of 1 to 100.
+    pub preferred_nodes: Vec<(i32, NodeSelectorTerm)>,
+    /// `preferredDuringScheduling` pod affinity, each with its weight of 1 to 100, and of
+    /// anti-affinity, with the weight negated.
+    pub preferred_pods: Vec<(i32, PodTerm)>,
     /// Demands that are not covered exactly, by their path in the pod's spec.
     pub uncovered: Vec<Arc<str>>,
 }
@@ -35,16 +39,28 @@ pub struct Constraints {
 /// What a pod may demand that packing does not cover exactly: the path in its spec, and why. A
 /// pod that has one of these is left to kube-scheduler, and whoever reads a pod lists the path in
 /// [`Constraints::uncovered`].
-pub const NOT_COVERED: [(&str, &str); 9] = [
+pub const NOT_COVERED: [(&str, &str); 18] = [
     ("spec.resourceClaims", "devices are allocated from ResourceSlices by the scheduler"),
     ("spec.schedulerName", "another scheduler has other rules"),
     ("spec.schedulingGates", "a gate of somebody else's is not ours to wait for"),
-    ("spec.volumes[].persistentVolumeClaim (unbound)", "the volume is made where the pod goes"),
-    ("spec.volumes[].persistentVolumeClaim (ReadWriteOncePod)", "its other user is not known"),
-    ("spec.volumes[] (attach limits)", "a CSI driver's limits are not in the node"),
-    ("spec.affinity.*.namespaceSelector (not empty)", "labels of namespaces are not read"),
-    ("spec.affinity.*.mismatchLabelKeys", "it is resolved by the server, and from 1.31 on only"),
-    ("spec.workloadRef", "the scheduler's own gangs are placed by it"),
+    ("spec.schedulingGroup", "the scheduler's own gangs are placed by it"),
+    ("spec.workloadRef", "the name of spec.schedulingGroup before 1.36"),
+    ("spec.volumes[].persistentVolumeClaim", "claims and volumes are not read"),
+    ("spec.volumes[].ephemeral", "its claim and volume are not read"),
+    ("spec.volumes[].awsElasticBlockStore", "a disk has limits of nodes and other users"),
+    ("spec.volumes[].azureDisk", "a disk has limits of nodes and other users"),
+    ("spec.volumes[].gcePersistentDisk", "a disk has limits of nodes and other users"),
+    ("spec.volumes[].iscsi", "a disk has other users"),
+    ("spec.volumes[].rbd", "a disk has other users"),
+    ("spec.affinity.nodeAffinity", "an operator or field that is not known; others are covered"),
+    (
+        "spec.topologySpreadConstraints[].labelSelector",
+        "an operator that is not known; others are covered",
+    ),
+    ("spec.affinity.*.namespaceSelector", "labels of namespaces are not read; empty is covered"),
+    ("spec.tolerations[].operator", "`Lt` and `Gt` are alpha in 1.36; others are covered"),
+    ("spec.containers[].restartPolicyRules", "only nodes that declare the feature will do"),
+    ("spec.hostUsers", "with the host's network, only nodes that declare the feature will do"),
 ];
 
 /// A term of a node selector: all of its requirements must hold. One without any matches nothing.

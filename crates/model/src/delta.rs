@@ -1,5 +1,7 @@
 //! What changed since the last tick.
 
+use std::sync::Arc;
+
 use crate::{
     AnnouncedEvent, DisruptionBudget, GpuSample, Node, NodeName, Pod, PolicyObject, Receipt,
     Scrape, Uid,
@@ -25,6 +27,8 @@ pub struct Delta {
     pub scrapes: Vec<Scrape>,
     /// What became of earlier effects.
     pub receipts: Vec<Receipt>,
+    /// Everything that an edge cannot do now, when that changed.
+    pub faults: Option<Vec<Fault>>,
 }
 
 impl Delta {
@@ -38,7 +42,17 @@ impl Delta {
             && self.samples.is_empty()
             && self.scrapes.is_empty()
             && self.receipts.is_empty()
+            && self.faults.is_none()
     }
+}
+
+/// Something that an edge cannot do: read a kind of object, telemetry, write.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Which part of the controller, as its readiness probe names it.
+    pub part: Arc<str>,
+    /// In words.
+    pub why: Arc<str>,
 }
 
 /// One object that came, changed, or went.

@@ -24,6 +24,9 @@ pub enum CapacityType {
 }
 
 impl CapacityType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Reserved, Self::Spot, Self::OnDemand];
+
     /// As Karpenter spells it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Activity, Device, Finding, GpuModel, NodeName, ObjectKey, PodUsage, Rate, Ratio, Timestamp,
-    Uid, UnknownGpus,
+    Activity, CapacityType, Device, Finding, GpuModel, InstanceType, NodeName, ObjectKey, PodUsage,
+    Rate, Ratio, Refusal, Timestamp, Uid, UnknownGpus, WasteScore,
 };
 
 /// The immutable product of a tick. Cloning copies pointers. The default is that of no tick.
@@ -14,6 +14,8 @@ pub struct View {
     pub generation: u64,
     /// The time of the last tick in which findings were judged; `None` before the first.
     pub judged: Option<Timestamp>,
+    /// Nodes with GPUs, by name.
+    pub nodes: Arc<[NodeView]>,
     /// GPUs and GPU instances that are measured, by node.
     pub devices: Arc<[DeviceView]>,
     /// GPU pods that are active, by namespace and name.
@@ -22,10 +24,38 @@ pub struct View {
     pub findings: Arc<[Finding]>,
     /// What is not known, by node.
     pub unknown: Arc<[UnknownGpus]>,
+    /// GPU pods for which nothing was decided at that judgement.
+    pub refusals: Arc<[Refusal]>,
     /// Totals.
     pub totals: Totals,
     /// Whether some policy consents to act.
     pub acting: bool,
+}
+
+/// A node with GPUs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// The model of its GPUs, where known.
+    pub model: Option<GpuModel>,
+    /// Its instance type, where known.
+    pub instance_type: Option<InstanceType>,
+    /// How it is paid for: what its labels say, else what the policy takes for granted.
+    pub capacity_type: Option<CapacityType>,
+    /// Physical GPUs; `None` when the node does not tell.
+    pub gpus: Option<u32>,
+    /// The time of the last sample of any of its devices.
+    pub measured: Option<Timestamp>,
+    /// Whether that sample is recent enough to be believed: its exporter is alive.
+    pub exporter_up: bool,
+    /// Mean activity of all its devices, over the window of the pod where one pod holds a device;
+    /// `None` unless every device is measured. GPU instances count as devices.
+    pub activity: Option<Ratio>,
+    /// Whether `activity` is below the policy's threshold; `None` when it is not known.
+    pub underutilized: Option<bool>,
+    /// Its price; `None` when it has none.
+    pub rate: Option<Rate>,
 }
 
 /// A GPU or GPU instance as it was last measured.
@@ -68,6 +98,8 @@ pub struct PodView {
     pub model: Option<GpuModel>,
     /// What it makes of them; `None` where that is not known.
     pub usage: Option<PodUsage>,
+    /// How much of them is wasted, a finding or not; `None` where `usage` is.
+    pub score: Option<WasteScore>,
 }
 
 /// Sums over the cluster.
@@ -86,8 +118,24 @@ pub struct Totals {
     pub cost: Option<Rate>,
     /// GPU nodes without a known price.
     pub nodes_unpriced: u32,
+    /// GPU nodes by how they are paid for: all of [`CapacityType`], and `None` where not known.
+    pub by_capacity_type: Vec<CapacityTotals>,
+    /// GPU nodes that are underutilized; `None` when that is not known of any node.
+    pub nodes_underutilized: Option<u32>,
     /// What standing findings would save per hour; `None` when none is known.
     pub saving: Option<Rate>,
     /// Findings whose saving is not known: no price, or memory that is not measured.
     pub findings_unpriced: u32,
+}
+
+/// Sums over the GPU nodes of one capacity type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapacityTotals {
+    /// Which; `None` for nodes of which it is not known.
+    pub capacity_type: Option<CapacityType>,
+    /// Nodes.
+    pub nodes: u32,
+    /// What those with a known price cost per hour; `None` when none is known or the currencies
+    /// differ.
+    pub cost: Option<Rate>,
 }

@@ -210,6 +210,7 @@ mod tests {
             owner: None,
             priority: 0,
             gates: Vec::new(),
+            constraints: Default::default(),
             unschedulable: None,
         }
     }

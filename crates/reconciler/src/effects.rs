@@ -96,6 +96,7 @@ fn conditions(state: &State, object: &PolicyObject) -> Option<(EffectId, Action)
     if object.kind == gpu_autoscaler_model::PolicyKind::AutoscalingPolicy {
         wanted.push(telemetry_complete(state, object));
         wanted.push(waste_found(state, object));
+        wanted.push(degraded(state, object));
     }
     wanted.retain(|condition| !object.conditions.contains(condition));
     if wanted.is_empty() {
@@ -164,6 +165,29 @@ fn waste_found(state: &State, object: &PolicyObject) -> Condition {
     Condition {
         kind: ConditionKind::WasteFound,
         holds: Some(idle + under > 0),
+        reason: reason.into(),
+        message: message.into(),
+        observed_generation: object.generation,
+    }
+}
+
+/// Faults that a condition names; more are counted.
+const FAULTS_NAMED_MAX: usize = 3;
+
+/// What the controller cannot do, for whoever reads the policy and not the probes.
+fn degraded(state: &State, object: &PolicyObject) -> Condition {
+    let named = state.faults.iter().take(FAULTS_NAMED_MAX);
+    let mut named: Vec<String> = named.map(|f| format!("{}: {}", f.part, f.why)).collect();
+    if let more @ 1.. = state.faults.len().saturating_sub(FAULTS_NAMED_MAX) {
+        named.push(format!("and {more} more"));
+    }
+    let (reason, message) = match named.as_slice() {
+        [] => ("AllPartsWork", "every part of the controller works".to_owned()),
+        named => ("PartsFail", named.join("; ")),
+    };
+    Condition {
+        kind: ConditionKind::Degraded,
+        holds: Some(!state.faults.is_empty()),
         reason: reason.into(),
         message: message.into(),
         observed_generation: object.generation,

@@ -12,6 +12,7 @@
 
 mod admit;
 mod effects;
+mod nodes;
 mod observe;
 mod policy;
 mod pricing;
@@ -64,7 +65,7 @@ pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Polic
     observe::take_in(now, state, seen, policy, &mut report);
     if state.judgement_due(now, policy) {
         waste::judge_all(now, state, policy, &mut report);
-        view::rebuild(now, state, policy);
+        view::rebuild(now, state, policy, &report.refusals);
     }
     let effects = effects::decide(now, state, policy);
     let wake = state.wake(now, policy);

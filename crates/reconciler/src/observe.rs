@@ -24,6 +24,9 @@ pub(crate) fn take_in(
     for receipt in &seen.receipts {
         take_receipt(state, receipt, policy, report);
     }
+    if let Some(faults) = &seen.faults {
+        state.faults.clone_from(faults);
+    }
 }
 
 fn take_objects(state: &mut State, seen: &Delta) {

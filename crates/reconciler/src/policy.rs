@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_analysis::Thresholds;
-use gpu_autoscaler_model::{CapacityType, PriceBook};
+use gpu_autoscaler_model::{CapacityType, PriceBook, Ratio};
 
 /// What the administrator wants, apart from what stands in the cluster's own policy objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// What counts as waste.
     pub waste: Thresholds,
+    /// Mean activity below which a node counts as underutilized. Published: 0.2, the default of
+    /// `scaleDownThreshold`.
+    pub node_underutilized_below: Ratio,
     /// How often waste is judged. Published: 30 s.
     pub judge_every: Duration,
     /// What instances cost.
@@ -31,6 +34,7 @@ impl Policy {
     pub fn published() -> Self {
         Self {
             waste: Thresholds::published(),
+            node_underutilized_below: Ratio::new(0.2).expect("within 0 and 1"),
             judge_every: Duration::from_secs(30),
             prices: Arc::new(PriceBook::listed()),
             capacity_type_unlabeled: Some(CapacityType::OnDemand),

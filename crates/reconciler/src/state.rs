@@ -1,13 +1,12 @@
 //! What the loop remembers between ticks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_analysis::Window;
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Finding, GpuModel, GpuSample, Node,
-    NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Totals, Uid, UnknownGpus,
+    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, GpuModel, GpuSample,
+    Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid, UnknownGpus,
     UnknownReason, View,
 };
 
@@ -30,6 +29,8 @@ pub struct State {
     pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
     pub(crate) unknown: Vec<UnknownGpus>,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
+    /// What edges cannot do now.
+    pub(crate) faults: Vec<Fault>,
     pub(crate) judged: Option<Timestamp>,
     pub(crate) view: View,
 }
@@ -77,16 +78,6 @@ impl Default for State {
 impl State {
     /// Knows nothing.
     pub fn new() -> Self {
-        let view = View {
-            generation: 0,
-            judged: None,
-            devices: Arc::new([]),
-            pods: Arc::new([]),
-            findings: Arc::new([]),
-            unknown: Arc::new([]),
-            totals: Totals::default(),
-            acting: false,
-        };
         Self {
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -100,8 +91,9 @@ impl State {
             usages: BTreeMap::new(),
             unknown: Vec::new(),
             under_way: BTreeMap::new(),
+            faults: Vec::new(),
             judged: None,
-            view,
+            view: View::default(),
         }
     }
 

@@ -51,6 +51,7 @@ fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
         owner: None,
         priority: 0,
         gates: vec![],
+        constraints: Default::default(),
         unschedulable: None,
     }
 }
@@ -242,6 +243,7 @@ fn conditions_say_what_was_found_and_are_not_repeated() {
         Ready=Some(true) DryRun: spec.dryRun is true: only reported
         TelemetryComplete=Some(false) GpusUnknown: 4 not measured on node `n2`
         WasteFound=Some(true) WasteFound: 1 idle and 0 underutilized pods
+        Degraded=Some(false) AllPartsWork: every part of the controller works
     "#]],
     );
     let Some(Action::SetConditions { conditions, .. }) = outcome.effects.last().map(|e| &e.action)
@@ -353,4 +355,91 @@ fn a_shared_gpu_without_a_line_per_pod_accuses_none_of_those_that_share_it() {
     assert!(outcome.view.findings.is_empty(), "{:?}", outcome.view.findings);
     let why: Vec<_> = outcome.view.unknown.iter().map(|unknown| &unknown.why).collect();
     assert_eq!(why, [&UnknownReason::SharedWithoutProcesses; 2]);
+}
+
+#[test]
+fn a_node_is_underutilized_only_when_every_gpu_of_it_is_known_to_be() {
+    let mut seen = world();
+    let outcome = tick(600, &mut State::new(), &seen);
+    let brief = |outcome: &Outcome| -> Vec<(String, bool, Option<f64>, Option<bool>)> {
+        let nodes = outcome.view.nodes.iter();
+        let brief = nodes.map(|node| {
+            let activity = node.activity.map(Ratio::as_f64);
+            (node.name.to_string(), node.exporter_up, activity, node.underutilized)
+        });
+        brief.collect()
+    };
+    // Two busy GPUs, of 0.9 and 0.8 but measured as one pod, an idle and a free one.
+    let n1 = ("n1".to_owned(), true, Some(0.425), Some(false));
+    let n2 = ("n2".to_owned(), false, None, None);
+    assert_eq!(brief(&outcome), [n1, n2]);
+    assert_eq!(outcome.view.totals.nodes_underutilized, Some(0));
+
+    // The same node with the busy pod's GPUs silent: the idle half says nothing about the node.
+    seen.samples.retain(|sample| ["GPU-a", "GPU-d"].contains(&sample.device.uuid.as_str()));
+    let outcome = tick(600, &mut State::new(), &seen);
+    assert_eq!(brief(&outcome)[0], ("n1".to_owned(), true, None, None));
+    assert_eq!(outcome.view.totals.nodes_underutilized, None, "nothing is known of any");
+
+    let idle = ["GPU-a", "GPU-b", "GPU-c", "GPU-d"].map(|gpu| steady("n1", gpu, None, 0.1));
+    seen.samples = idle.concat();
+    let outcome = tick(600, &mut State::new(), &seen);
+    assert_eq!(brief(&outcome)[0].3, Some(true));
+    assert_eq!(outcome.view.totals.nodes_underutilized, Some(1));
+}
+
+#[test]
+fn nodes_are_counted_by_how_they_are_paid_for_and_a_missing_price_is_not_zero() {
+    let labeled = |name: &str, capacity_type| {
+        let Change::Upsert(mut node) = node(name, 4) else { unreachable!("it is there") };
+        node.capacity_type = Some(capacity_type);
+        Change::Upsert(node)
+    };
+    let mut seen = world();
+    seen.nodes.push(labeled("r1", CapacityType::Reserved));
+    seen.nodes.push(labeled("s1", CapacityType::Spot));
+    let outcome = tick(600, &mut State::new(), &seen);
+    let sums = outcome.view.totals.by_capacity_type.iter();
+    let brief: Vec<_> =
+        sums.map(|sum| (sum.capacity_type, sum.nodes, sum.cost.is_some())).collect();
+    let expected = [
+        // Reserved capacity has no list price.
+        (Some(CapacityType::Reserved), 1, false),
+        (Some(CapacityType::Spot), 1, false),
+        (Some(CapacityType::OnDemand), 2, true),
+    ];
+    assert_eq!(brief, expected);
+}
+
+#[test]
+fn what_does_not_work_stands_in_the_condition_until_it_works() {
+    let policy = PolicyObject {
+        uid: "p1".into(),
+        kind: PolicyKind::AutoscalingPolicy,
+        key: ObjectKey::new("", "fleet"),
+        resource_version: "7".into(),
+        generation: 2,
+        enabled: false,
+        dry_run: false,
+        faults: vec![],
+        conditions: vec![],
+    };
+    let fault = |part: &str| Fault { part: part.into(), why: "refused".into() };
+    let degraded = |outcome: &Outcome| {
+        let conditions = outcome.effects.iter().filter_map(|effect| match &effect.action {
+            Action::SetConditions { conditions, .. } => Some(conditions),
+            Action::Announce(_) => None,
+        });
+        let mut all = conditions.flatten();
+        all.find(|c| c.kind == ConditionKind::Degraded).map(|c| (c.holds, c.message.to_string()))
+    };
+    let mut state = State::new();
+    let parts = ["lease", "telemetry", "watch of Node", "watch of Pod"];
+    let faults = Some(parts.map(fault).to_vec());
+    let seen = Delta { policies: vec![Change::Upsert(policy)], faults, ..Delta::default() };
+    let said = "lease: refused; telemetry: refused; watch of Node: refused; and 1 more";
+    assert_eq!(degraded(&tick(0, &mut state, &seen)), Some((Some(true), said.to_owned())));
+    let healed = Delta { faults: Some(vec![]), ..Delta::default() };
+    let said = "every part of the controller works";
+    assert_eq!(degraded(&tick(30, &mut state, &healed)), Some((Some(false), said.to_owned())));
 }

@@ -1,12 +1,13 @@
 //! What readers see.
 
-use gpu_autoscaler_model::{DeviceView, PodView, Rate, Timestamp, Totals, View};
+use gpu_autoscaler_analysis as analysis;
+use gpu_autoscaler_model::{DeviceView, NodeView, PodView, Rate, Refusal, Timestamp, Totals, View};
 
-use crate::state::State;
-use crate::{Policy, pricing, waste};
+use crate::state::{PodEntry, State};
+use crate::{Policy, nodes, waste};
 
 /// Renews the view after a judgement.
-pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy) {
+pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusals: &[Refusal]) {
     let mut findings: Vec<_> = state.findings.values().cloned().collect();
     // Worst first: by saving, then by score, then by name so that ties are the same everywhere.
     findings.sort_by(|a, b| {
@@ -16,13 +17,16 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy) {
             .then_with(|| b.score.total().total_cmp(&a.score.total()))
             .then_with(|| a.pod.cmp(&b.pod))
     });
+    let nodes = nodes::nodes(now, state, policy);
     state.view = View {
         generation: state.view.generation + 1,
         judged: Some(now),
         devices: devices(state).into(),
         pods: pods(state).into(),
         unknown: state.unknown.clone().into(),
-        totals: totals(state, policy),
+        refusals: refusals.into(),
+        totals: totals(state, &nodes),
+        nodes: nodes.into(),
         findings: findings.into(),
         acting: state.policies.values().any(|p| p.enabled && !p.dry_run && p.faults.is_empty()),
     };
@@ -51,6 +55,7 @@ fn devices(state: &State) -> Vec<DeviceView> {
 }
 
 fn pods(state: &State) -> Vec<PodView> {
+    let usage = |entry: &PodEntry| state.usages.get(&entry.pod.uid)?.as_ref().ok();
     let entries = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     entries
         .map(|entry| PodView {
@@ -60,31 +65,33 @@ fn pods(state: &State) -> Vec<PodView> {
             gpus: waste::requested(&entry.pod),
             devices: entry.windows.keys().cloned().collect(),
             model: entry.pod.node.as_ref().and_then(|n| state.nodes.get(n)?.gpu_model.clone()),
-            usage: state.usages.get(&entry.pod.uid).and_then(|usage| usage.clone().ok()),
+            usage: usage(entry).cloned(),
+            score: usage(entry).map(|u| analysis::waste_score(u.activity_mean, u.fb_mean)),
         })
         .collect()
 }
 
-fn totals(state: &State, policy: &Policy) -> Totals {
-    let gpu_nodes = || state.nodes.values().filter(|n| n.gpus.is_some() || n.allocatable.has_gpu());
-    let rates: Vec<Option<Rate>> = gpu_nodes().map(|n| pricing::node_rate(n, policy)).collect();
+fn totals(state: &State, nodes: &[NodeView]) -> Totals {
+    let rates: Vec<Option<Rate>> = nodes.iter().map(|node| node.rate).collect();
     let savings: Vec<Option<Rate>> = state.findings.values().map(|f| f.saving).collect();
-    let gpus = sum(gpu_nodes().filter_map(|n| n.gpus));
+    let gpus = sum(nodes.iter().filter_map(|node| node.gpus));
     let requests = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     Totals {
-        gpu_nodes: count(gpu_nodes()),
+        gpu_nodes: count(nodes.iter()),
         gpus,
         gpus_measured: gpus.saturating_sub(sum(state.unknown.iter().map(|u| u.count))),
         gpus_requested: sum(requests.map(|entry| waste::requested(&entry.pod))),
         cost: sum_rates(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
+        by_capacity_type: nodes::by_capacity_type(nodes),
+        nodes_underutilized: nodes::underutilized(nodes),
         saving: sum_rates(savings.iter().flatten()),
         findings_unpriced: count(savings.iter().filter(|rate| rate.is_none())),
     }
 }
 
 /// `None` for nothing, and where currencies differ.
-fn sum_rates<'r>(mut rates: impl Iterator<Item = &'r Rate>) -> Option<Rate> {
+pub(crate) fn sum_rates<'r>(mut rates: impl Iterator<Item = &'r Rate>) -> Option<Rate> {
     let first = *rates.next()?;
     rates.try_fold(first, |sum, rate| sum.checked_add(*rate))
 }
@@ -93,6 +100,6 @@ fn sum(counts: impl Iterator<Item = u32>) -> u32 {
     counts.fold(0, u32::saturating_add)
 }
 
-fn count<T>(of: impl Iterator<Item = T>) -> u32 {
+pub(crate) fn count<T>(of: impl Iterator<Item = T>) -> u32 {
     u32::try_from(of.count()).unwrap_or(u32::MAX)
 }

@@ -25,6 +25,8 @@ pub struct Comparison {
     pub unknowable: u32,
     /// Those of them that are listed as unknown.
     pub listed: u32,
+    /// Pods of which either answer is right: near the threshold, or not watched for long enough.
+    pub borderline: u32,
     /// Everything that is wrong.
     pub mistakes: Vec<Mistake>,
 }
@@ -92,7 +94,7 @@ pub fn compare(truth: &Truth, view: &View) -> Comparison {
     for pod in &truth.pods {
         let finding = findings.get(&pod.uid).copied();
         match pod.use_ {
-            TrueUse::Borderline => {}
+            TrueUse::Borderline => result.borderline += 1,
             TrueUse::Idle | TrueUse::Underutilized => {
                 result.wasteful += 1;
                 if finding.is_some_and(|finding| is_right(pod, finding.kind)) {

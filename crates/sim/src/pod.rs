@@ -93,6 +93,7 @@ impl SimPod {
             }),
             priority: 0,
             gates: Vec::new(),
+            constraints: Default::default(),
             unschedulable: unbound.then(|| Arc::from("Insufficient nvidia.com/gpu")),
         }
     }

@@ -124,6 +124,16 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
             check("state", State::Warning, text);
         }
     }
+    if settings.access == Access::Own {
+        match crate::os::directory::Directory::open(&settings.state, 0o700) {
+            Ok(folder) => check("history", State::Ok, folder.path().display().to_string()),
+            Err(fault) => {
+                let why = crate::os::session::chain(&fault);
+                let text = format!("neither history nor calendar is kept: {why}");
+                check("history", State::Warning, text);
+            }
+        }
+    }
     match session.book() {
         Ok(book) => {
             let (leases, tickets) = (book.leases().len(), book.tickets().len());

@@ -5,18 +5,20 @@ use std::process::ExitCode;
 use gpu_autoscaler_model::Timestamp;
 use serde_json::json;
 
-use super::arguments::{Command, QueueCommand, Shell, StatsFormat, Wanted};
+use super::arguments::{Command, QueueCommand, Shell, Wanted};
 use super::exit::Failure;
+use super::gpu_commands;
 use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
-use crate::lease::{Binding, Gpu, Lease, Phase, Request, ReservationId};
+use crate::lease::{Binding, Lease, Phase, Request, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Outcome};
-use crate::os::{clock, history, terminal};
+use crate::os::{clock, terminal};
 use crate::planner;
-use crate::quantity::{NANOS, Now, Span};
+use crate::quantity::{Now, Span};
+use crate::queue;
 use crate::refusal::Refusal;
 use crate::wanted;
 
@@ -41,12 +43,12 @@ pub fn run(session: &mut Session, command: Command, out: Output) -> Result<ExitC
             let lease = expect_lease(session.ask(&Order::Attach { id: lease_id(&id)?, pid })?)?;
             say(out, "Attached", &format!("Process {pid} belongs to partition {}", lease.id));
         }
-        Command::Available { device } => available(session, &device, out)?,
+        Command::Available { device } => gpu_commands::available(session, &device, out)?,
         Command::Stats { detailed, all: _, since, format } => {
-            stats(session, detailed, since.as_deref(), format, out)?;
+            gpu_commands::stats(session, detailed, since.as_deref(), format, out)?;
         }
-        Command::Suggest(wanted) => suggest(session, &wanted, out)?,
-        Command::Top { interval, frames } => top(session, interval, frames, out)?,
+        Command::Suggest(wanted) => gpu_commands::suggest(session, &wanted, out)?,
+        Command::Top { interval, frames } => gpu_commands::top(session, interval, frames, out)?,
         Command::Reap => crate::os::guard::reap(session.settings())?,
         _ => unreachable!("the other commands need no session and are done before"),
     }
@@ -63,7 +65,8 @@ fn say(out: Output, kind: &str, text: &str) {
     }
 }
 
-fn failed(reply: Reply) -> Failure {
+/// The failure that a reply tells of.
+pub(super) fn failed(reply: Reply) -> Failure {
     match reply {
         Reply::Refused { refusal } => (*refusal).into(),
         Reply::Failed { message, hint } => Failure::failed(message, hint),
@@ -86,7 +89,7 @@ fn expect_done(reply: Reply) -> Result<(), Failure> {
 }
 
 /// What the arguments ask for, with the GPUs of this machine.
-fn request(session: &mut Session, wanted: &Wanted) -> Result<Request, Failure> {
+pub(super) fn request(session: &mut Session, wanted: &Wanted) -> Result<Request, Failure> {
     let gpus = session.host().backend().gpus()?;
     let defaults = wanted::Defaults::of(&session.settings().config);
     Ok(wanted::request(wanted, &gpus, &defaults)?)
@@ -119,7 +122,7 @@ fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
     let promise = start.map_or_else(String::new, |start| format!(", expected in {start}"));
     eprintln!("{} waiting as {}{promise}", print::mark(Mark::Warning), ticket.id);
     let granted = session.wait_for(&ticket, |book| {
-        let order = planner::order(book, clock::boottime());
+        let order = queue::order(book, clock::boottime());
         let place = order.iter().position(|t| t.id == ticket.id).map_or(0, |place| place + 1);
         let text = format!("place {place} of {}", order.len());
         if watched && text != last {
@@ -254,12 +257,17 @@ fn list(
         return Ok(());
     }
     let rows: Vec<Vec<String>> = leases.iter().map(|lease| row(lease, now)).collect();
-    out.table(&["ID", "Device", "Memory", "Time Left", "Owner", "Status"], &rows);
+    out.table(&LEASE_COLUMNS, &rows);
     out.line(&format!("Total: {} partition(s)", leases.len()));
     Ok(())
 }
 
-fn row(lease: &Lease, now: Now) -> Vec<String> {
+/// Columns of [`row`].
+pub(super) const LEASE_COLUMNS: [&str; 6] =
+    ["ID", "Device", "Memory", "Time Left", "Owner", "Status"];
+
+/// A lease as a line of a table.
+pub(super) fn row(lease: &Lease, now: Now) -> Vec<String> {
     let numbers: Vec<String> = lease.parts.iter().map(|part| part.index.to_string()).collect();
     let status = match lease.phase {
         Phase::Active => "● ACTIVE".to_owned(),
@@ -389,7 +397,7 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
             planner::Verdict::Never(_) => None,
         }
     };
-    let order = planner::order(book, now.boot);
+    let order = queue::order(book, now.boot);
     if out.json {
         let numbered = order.iter().enumerate();
         let mut items: Vec<_> =
@@ -463,249 +471,4 @@ fn resume(
     let left = lease.remaining(clock::boottime());
     say(out, "Resumed", &format!("Resumed partition {}: {left} left", lease.id));
     Ok(ExitCode::SUCCESS)
-}
-
-fn available(session: &mut Session, device: &str, out: Output) -> Result<(), Failure> {
-    let gpus = crate::world::World::gpus(session.host())?;
-    let gpu = wanted::gpu(device, &gpus)?;
-    let position = gpus.iter().position(|g| g.id == gpu).unwrap_or_default();
-    let free = planner::free(session.book()?, &gpus, clock::now())[position];
-    let percent = percent(free.as_u64(), gpus[position].memory.as_u64());
-    if out.json {
-        out.object(&json!({
-            "apiVersion": views::API_VERSION, "kind": "Available", "gpu": gpu,
-            "percent": percent, "freeBytes": free.as_u64(),
-        }));
-    } else if out.watched() {
-        out.line(&format!("{percent:.1}% available on GPU {}", gpus[position].index));
-    } else {
-        out.line(&format!("{percent:.1}%"));
-    }
-    Ok(())
-}
-
-fn percent(free: u64, total: u64) -> f64 {
-    crate::quantity::Ppm::ratio(free, total).map_or(0.0, |part| part.as_f64() * 100.0)
-}
-
-fn stats(
-    session: &mut Session,
-    detailed: bool,
-    since: Option<&str>,
-    format: StatsFormat,
-    out: Output,
-) -> Result<(), Failure> {
-    let gpus = crate::world::World::gpus(session.host())?;
-    let backend = session.host().backend().name();
-    let state = session.settings().state.clone();
-    let now = clock::now();
-    let book = session.book()?.clone();
-    let free: Vec<u64> = planner::free(&book, &gpus, now).iter().map(|b| b.as_u64()).collect();
-    let as_json = out.json || format == StatsFormat::Json;
-    if as_json {
-        let numbered = gpus.iter().zip(&free);
-        let items = numbered.map(|(gpu, free)| views::gpu(gpu, &book, *free)).collect();
-        let mut list = views::list("GpuList", items);
-        list["backend"] = json!(backend);
-        if let Some(ended) = ended(&state, since, now)? {
-            list["ended"] = json!(ended.iter().map(views::epitaph).collect::<Vec<_>>());
-        }
-        out.object(&list);
-        return Ok(());
-    }
-    match format {
-        StatsFormat::Csv => {
-            out.line("gpu,index,name,memory_bytes,free_bytes,leases");
-            for (gpu, free) in gpus.iter().zip(&free) {
-                let name = gpu.name.replace('"', "\"\"");
-                let leases = leases_on(&book, gpu);
-                let (index, memory) = (gpu.index, gpu.memory.as_u64());
-                out.line(&format!("{},{index},\"{name}\",{memory},{free},{leases}", gpu.id));
-            }
-        }
-        StatsFormat::Prom => prometheus(&gpus, &free, &book, out),
-        StatsFormat::Table | StatsFormat::Json => {
-            if gpus.is_empty() {
-                out.line("No GPUs");
-            }
-            for (gpu, free) in gpus.iter().zip(&free) {
-                describe(gpu, *free, &book, backend, out);
-                if detailed {
-                    detail(gpu, &book, now, out);
-                }
-            }
-            for line in ended(&state, since, now)?.into_iter().flatten() {
-                let (hours, reason) = (line.gpu_secs / 3_600.0, line.reason);
-                out.line(&format!("{}  {}  {hours:.3} GPU-hours  {reason}", line.id, line.user));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn ended(
-    state: &std::path::Path,
-    since: Option<&str>,
-    now: Now,
-) -> Result<Option<Vec<crate::book::Epitaph>>, Failure> {
-    let Some(since) = since else { return Ok(None) };
-    let since = Span::parse(since).map_err(Failure::from_quantity)?;
-    let from = now.wall.before(std::time::Duration::from_nanos(since.as_nanos()));
-    let (mut lines, damaged) = history::read(state)?;
-    if damaged > 0 {
-        eprintln!(
-            "{} {damaged} damaged line(s) of the history left out",
-            print::mark(Mark::Warning)
-        );
-    }
-    lines.retain(|line| line.ended >= from);
-    Ok(Some(lines))
-}
-
-fn leases_on(book: &crate::book::Book, gpu: &Gpu) -> usize {
-    book.leases().filter(|l| l.parts.iter().any(|part| part.gpu == gpu.id)).count()
-}
-
-fn describe(gpu: &Gpu, free: u64, book: &crate::book::Book, backend: &str, out: Output) {
-    let total = gpu.memory.as_u64();
-    let mib = |bytes: u64| bytes >> 20;
-    let held = total.saturating_sub(free);
-    out.line(&format!("GPU {}: {}", gpu.index, gpu.name));
-    out.line(&format!("  Id: {}", gpu.id));
-    out.line(&format!("  Vendor: {} (backend {backend})", gpu.vendor));
-    out.line(&format!("  Total: {} MB", mib(total)));
-    out.line(&format!("  Used: {} MB", mib(held)));
-    out.line(&format!("  Available: {} MB", mib(free)));
-    out.line(&format!("  Usage: {:.1}%", 100.0 - percent(free, total)));
-    out.line(&format!("  Active partitions: {}", leases_on(book, gpu)));
-    match gpu.foreign {
-        Some(foreign) => out.line(&format!("  Foreign: {} MB", mib(foreign.as_u64()))),
-        None => out.line("  Foreign: unknown"),
-    }
-    if let Some(fault) = &gpu.fault {
-        out.line(&format!("  {} {fault}", out.paint("Fault:", 31)));
-    }
-}
-
-fn detail(gpu: &Gpu, book: &crate::book::Book, now: Now, out: Output) {
-    let of_gpu = book.leases().filter(|l| l.parts.iter().any(|part| part.gpu == gpu.id));
-    let rows: Vec<Vec<String>> = of_gpu.map(|lease| row(lease, now)).collect();
-    if !rows.is_empty() {
-        out.table(&["ID", "Device", "Memory", "Time Left", "Owner", "Status"], &rows);
-    }
-}
-
-fn prometheus(gpus: &[Gpu], free: &[u64], book: &crate::book::Book, out: Output) {
-    let metric = |name: &str, help: &str, value: &dyn Fn(usize) -> String| {
-        out.line(&format!("# HELP {name} {help}"));
-        out.line(&format!("# TYPE {name} gauge"));
-        for (position, gpu) in gpus.iter().enumerate() {
-            let labels = format!("gpu=\"{}\",index=\"{}\"", gpu.id, gpu.index);
-            out.line(&format!("{name}{{{labels}}} {}", value(position)));
-        }
-    };
-    metric("chronos_gpu_memory_bytes", "Memory that partitions may share.", &|i| {
-        gpus[i].memory.as_u64().to_string()
-    });
-    metric("chronos_gpu_memory_free_bytes", "Memory that is not leased.", &|i| free[i].to_string());
-    metric("chronos_gpu_leases", "Live partitions.", &|i| leases_on(book, &gpus[i]).to_string());
-}
-
-fn suggest(session: &mut Session, wanted: &Wanted, out: Output) -> Result<(), Failure> {
-    wanted::require(&wanted.require)?;
-    let request = request(session, wanted)?;
-    let reply = session.ask(&Order::Suggest { request: request.clone() })?;
-    let Reply::Suggested { start, parts } = reply else { return Err(failed(reply)) };
-    let why = reasons(session, &request, start)?;
-    if out.json {
-        out.object(&views::suggestion(start, &parts, &why));
-        return Ok(());
-    }
-    let when = if start == Span::ZERO { "now".to_owned() } else { format!("in {start}") };
-    out.line(&format!("{} {when}", names(&parts)));
-    for reason in why {
-        out.line(&format!("  {reason}"));
-    }
-    Ok(())
-}
-
-/// What stands in the way on each GPU, or what makes it the choice.
-fn reasons(session: &mut Session, request: &Request, start: Span) -> Result<Vec<String>, Failure> {
-    let gpus = crate::world::World::gpus(session.host())?;
-    let now = clock::now();
-    let book = session.book()?;
-    let free = planner::free(book, &gpus, now);
-    let mut why = Vec::new();
-    for (gpu, free) in gpus.iter().zip(free) {
-        let asked = request.memory.of(gpu.memory);
-        let next = book
-            .leases()
-            .filter(|l| l.parts.iter().any(|part| part.gpu == gpu.id))
-            .filter_map(|l| l.holds_until())
-            .min();
-        why.push(match (&gpu.fault, asked <= free, next) {
-            (Some(fault), ..) => format!("GPU {}: not usable, {fault}", gpu.index),
-            (_, true, _) => format!("GPU {}: {free} free, {asked} asked", gpu.index),
-            (_, false, Some(next)) => {
-                let next = next.since(now.boot);
-                format!(
-                    "GPU {}: {free} free, {asked} asked; next partition ends in {next}",
-                    gpu.index
-                )
-            }
-            (_, false, None) => format!("GPU {}: {free} free, {asked} asked", gpu.index),
-        });
-    }
-    let waiting = book.tickets().len();
-    if waiting > 0 && start > Span::ZERO {
-        why.push(format!("{waiting} request(s) wait already; none of them is delayed"));
-    }
-    Ok(why)
-}
-
-fn top(
-    session: &mut Session,
-    interval: u64,
-    frames: Option<u64>,
-    out: Output,
-) -> Result<(), Failure> {
-    let endless = out.watched() && frames.is_none();
-    let mut left = frames.unwrap_or(1);
-    loop {
-        if out.watched() {
-            out.line("\u{1b}[2J\u{1b}[H");
-        }
-        let gpus = crate::world::World::gpus(session.host())?;
-        let processes = session.host().backend().processes()?;
-        let now = clock::now();
-        let book = session.book()?;
-        let free = planner::free(book, &gpus, now);
-        for (gpu, free) in gpus.iter().zip(free) {
-            let used = 100.0 - percent(free.as_u64(), gpu.memory.as_u64());
-            let filled = (used / 5.0).round() as usize;
-            let bar = format!("{}{}", "█".repeat(filled), "·".repeat(20 - filled.min(20)));
-            out.line(&format!("GPU {} {bar} {used:5.1}% leased  {}", gpu.index, gpu.name));
-            for usage in processes.iter().filter(|usage| usage.gpu == gpu.id) {
-                let memory = usage.memory.map_or_else(|| "?".to_owned(), |m| m.to_string());
-                let whose = leaseholder(book, usage.pid).unwrap_or("foreign");
-                out.line(&format!("      process {}  {memory}  {whose}", usage.pid));
-            }
-        }
-        let rows: Vec<Vec<String>> = book.leases().map(|lease| row(lease, now)).collect();
-        out.table(&["ID", "Device", "Memory", "Time Left", "Owner", "Status"], &rows);
-        out.line(&format!("{} waiting", book.tickets().len()));
-        left = left.saturating_sub(1);
-        if left == 0 && !endless {
-            return Ok(());
-        }
-        if terminal::key_within(std::time::Duration::from_nanos(interval.max(1) * NANOS)) {
-            return Ok(());
-        }
-    }
-}
-
-/// The lease that a process carries the mark of.
-fn leaseholder(book: &crate::book::Book, pid: u32) -> Option<&str> {
-    let mark = crate::os::process::mark_of(pid)?;
-    book.leases().find(|lease| lease.id.0 == mark).map(|lease| lease.id.0.as_str())
 }

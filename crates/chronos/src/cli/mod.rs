@@ -6,6 +6,7 @@
 pub(crate) mod arguments;
 mod doctor;
 mod exit;
+mod gpu_commands;
 mod lease_commands;
 mod print;
 mod setup;

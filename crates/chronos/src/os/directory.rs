@@ -24,10 +24,12 @@ const LOCK_WAIT: Span = Span::from_secs(10);
 /// Space kept in the journal for ending what was granted: about five hundred lines.
 pub const RESERVE: u64 = 64 << 10;
 
-/// File systems whose locks another machine may hold or lose.
+/// File systems whose locks another machine may hold or lose. FUSE is among them because its number
+/// is also that of sshfs, of object stores and of virtiofs, and nothing tells them apart.
 ///
 /// Source: statfs(2), `linux/magic.h`; Ceph, Lustre, GPFS and OrangeFS from their sources.
-const NETWORK: [(u64, &str); 14] = [
+const NETWORK: [(u64, &str); 15] = [
+    (0x6573_5546, "FUSE"),
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xfe53_4d42, "SMB2"),

@@ -204,7 +204,52 @@ fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result
 }
 
 fn setting(path: &Path, error: impl std::fmt::Display) -> Fault {
-    Fault::Setting { origin: path.display().to_string(), why: error.to_string() }
+    let text = error.to_string();
+    // What follows the first line is a picture of the place.
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let why = match unknown_key(first) {
+        Some((key, known)) => match nearest(key, &known) {
+            Some(near) => format!("{first}; the nearest is `{near}`"),
+            None => first.to_owned(),
+        },
+        None => first.to_owned(),
+    };
+    Fault::Setting { origin: path.display().to_string(), why }
+}
+
+/// The key that the reader did not know and the ones it knows, from its message.
+fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let (_, known) = rest.split_once("expected ")?;
+    let known = known.trim_start_matches("one of ").split(", ");
+    Some((key, known.map(|word| word.trim_matches('`')).collect()))
+}
+
+/// The known key that a person most likely meant: no more than a third of it is written otherwise.
+fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
+    let wanted = plain(key);
+    let distance = |word: &&str| edits(&wanted, &plain(word));
+    let near = known.iter().copied().min_by_key(distance)?;
+    (distance(&near) <= key.len().div_ceil(3)).then_some(near)
+}
+
+/// Letters to insert, to remove or to change to make one word of the other.
+///
+/// Source: Levenshtein distance by Wagner and Fischer, JACM 21(1), 1974.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let change = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 fn owned(path: &Path, uid: u32) -> bool {
@@ -239,6 +284,25 @@ mod tests {
         for bad in ["graze: 10s", "grace: -1", "gpus: [{name: a}]", "lock_compat: maybe", "["] {
             let fault = parse(bad).unwrap_err().to_string();
             assert!(fault.starts_with("chronos.yaml: "), "{bad}: {fault}");
+            assert!(!fault.contains('\n'), "{bad}: {fault}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_one() {
+        for (bad, near) in [
+            ("graze: 10s", Some("grace")),
+            ("lock-compat: true", Some("lock_compat")),
+            ("runtimeDirectory: /run", Some("runtime_directory")),
+            ("colour: red", None),
+        ] {
+            let fault = parse_yaml::<Config>(Path::new("c"), bad).unwrap_err().to_string();
+            let key = bad.split(':').next().unwrap();
+            assert!(fault.contains("line 1 column 1: unknown field"), "{fault}");
+            assert!(fault.contains(&format!("`{key}`")), "{fault}");
+            let named =
+                fault.split_once("the nearest is `").map(|(_, near)| &near[..near.len() - 1]);
+            assert_eq!(named, near, "{fault}");
         }
     }
 }

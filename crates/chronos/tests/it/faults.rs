@@ -186,3 +186,64 @@ fn the_kernel_refuses_to_open_a_gpu_after_the_deadline() {
     member.0.wait().unwrap();
     assert!(std::fs::File::open(node).is_ok(), "who is outside is not affected");
 }
+
+#[test]
+fn a_configuration_with_an_error_is_named_with_its_line_and_the_nearest_key() {
+    let mut sandbox = Sandbox::new("count=1").without_guardian();
+    let config = sandbox.root().join("chronos.yaml");
+    sandbox.set("CHRONOS_CONFIG", &config.display().to_string());
+    std::fs::write(&config, "grace: 5s\nlock_compatible: true\n").unwrap();
+    for arguments in [&["create", "0", "0.5", "60"][..], &["list"], &["config", "check"]] {
+        let errors = sandbox.refused(78, arguments);
+        assert!(errors.contains("chronos.yaml: line 2 column 1: unknown field"), "{errors}");
+        assert!(errors.contains("the nearest is `lock_compat`"), "{errors}");
+    }
+    std::fs::write(&config, "grace: 5s\n").unwrap();
+    let policy = sandbox.root().join("policy.yaml");
+    std::fs::write(&policy, "default:\n  maxGpus: 1\n  maxDurations: 1h\n").unwrap();
+    let errors = sandbox.refused(78, &["config", "check"]);
+    assert!(errors.contains("policy.yaml: line 3 column 3: unknown field"), "{errors}");
+    assert!(errors.contains("the nearest is `maxDuration`"), "{errors}");
+    let object = sandbox.refused(78, &["config", "check", "--json"]);
+    let object: serde_json::Value = serde_json::from_str(&object).unwrap();
+    assert_eq!((&object["kind"], &object["code"]), (&"Error".into(), &"setting".into()));
+    std::fs::write(&policy, "default: {maxGpus: 1}\n").unwrap();
+    assert!(sandbox.ok(&["config", "check"]).contains("no error"));
+}
+
+/// The date is set back a year for every process that looks at the lease from then on.
+#[test]
+fn a_date_that_is_set_back_a_year_moves_no_deadline() {
+    let mut sandbox = Sandbox::new("count=1");
+    let file = sandbox.root().join("tree");
+    let mut run = sandbox.command(&["run", "--for", "2s", "--grace", "200ms", "--", "sh", "-c"]);
+    run.arg(crate::sandbox::stubborn(&file)).stdout(Stdio::null()).stderr(Stdio::null());
+    let _run = crate::sandbox::Killed(run.spawn().unwrap());
+    let id = chronos::lease::LeaseId(sandbox.first_lease());
+    let tree = crate::sandbox::numbers(&file, 2);
+    let deadline = sandbox.book().lease(&id).unwrap().deadline;
+    for offset in ["-31536000", "31536000"] {
+        sandbox.set(chronos::os::clock::DATE_OFFSET, offset);
+        let lease = sandbox.json(&["get", &id.0]);
+        let left = lease["remainingSeconds"].as_f64().unwrap();
+        assert!((0.0..=2.2).contains(&left), "offset {offset}: {left} s left");
+        sandbox.ok(&["extend", &id.0, "--for", "100ms"]);
+        let year = &lease["expiresAt"].as_str().unwrap()[..4];
+        let granted = &lease["grantedAt"].as_str().unwrap()[..4];
+        assert_ne!(year, granted, "the date that is shown is the one that is set");
+    }
+    let longer = deadline.after(chronos::quantity::Span::from_millis(200));
+    assert_eq!(sandbox.book().lease(&id).unwrap().deadline, longer);
+    await_some("the end of the tree", || tree.iter().all(|pid| gone(*pid)).then_some(()));
+    let late = chronos::os::clock::boottime().since(longer);
+    assert!(late >= chronos::quantity::Span::from_millis(150), "it had its grace");
+    assert!(late <= chronos::quantity::Span::from_secs(2), "{late} late");
+    // A window of the calendar is of the date, and moves with it.
+    let now = chronos::os::clock::now().wall.after(std::time::Duration::from_secs(1_800));
+    sandbox.set(chronos::os::clock::DATE_OFFSET, "0");
+    sandbox.json(&["create", "--mem", "100%", "--for", "2h", "--start", &now.to_string()]);
+    sandbox.refused(73, &["create", "0", "0.5", "3600"]);
+    sandbox.set(chronos::os::clock::DATE_OFFSET, "-31536000");
+    let early = sandbox.create(&["0", "0.5", "3600"]);
+    sandbox.ok(&["release", &early]);
+}

@@ -7,10 +7,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod behaviour;
+mod escapes;
+mod examples;
 mod faults;
 mod guards;
+mod installation;
 mod kill_points;
+mod many_users;
 mod model;
+mod network_fs;
 mod sandbox;
 mod trace;
 mod users;

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use chronos::audit;
 use chronos::book::{Book, Epitaph};
 use chronos::chance::Chance;
 use chronos::engine::{Answer, Engine, Error, Wish};
@@ -18,7 +19,6 @@ use chronos::lease::{
     Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
     Priority, ProcessId, Request, Reservation, Vendor,
 };
-use chronos::planner;
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Now, Ppm, Span};
 use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
@@ -48,6 +48,9 @@ struct Machine {
     wall_offset: i64,
     boot: u64,
     journal: Option<(u64, Vec<u8>)>,
+    /// What the whole lines of the journal make, and how many bytes they are. Kept up with every
+    /// write, because the properties are checked after every operation.
+    truth: (Book, usize),
     files: u64,
     locked: bool,
     processes: BTreeMap<u32, Process>,
@@ -100,6 +103,7 @@ impl Machine {
             wall_offset: 1_800_000_000_000,
             boot: 1,
             journal: None,
+            truth: (Book::default(), 0),
             files: 0,
             locked: false,
             processes: BTreeMap::new(),
@@ -142,12 +146,19 @@ impl Machine {
         }
     }
 
-    fn book(&self) -> Book {
-        let mut book = Book::default();
-        if let Some((_, bytes)) = &self.journal {
-            journal::read(bytes, &mut book).expect("the journal is whole but for its last line");
-        }
-        if book.boot() == self.boot.to_string() { book } else { Book::default() }
+    /// Reads what was written beyond the lines that are known.
+    fn follow(&mut self) {
+        let (book, length) = &mut self.truth;
+        let (_, bytes) = self.journal.as_ref().expect("something was written");
+        *length += journal::read(&bytes[*length..], book)
+            .expect("the journal is whole but for its last line");
+    }
+
+    /// The book that the journal makes; of another boot it is void.
+    fn book(&self) -> &Book {
+        static NONE: std::sync::LazyLock<Book> = std::sync::LazyLock::new(Book::default);
+        let (book, _) = &self.truth;
+        if book.boot() == self.boot.to_string() { book } else { &NONE }
     }
 }
 
@@ -275,6 +286,8 @@ impl World for Actor {
         let (_, journal) = machine.journal.as_mut().expect("begun before it is appended to");
         journal.truncate(at.length as usize);
         journal.extend_from_slice(&bytes[..written]);
+        assert!(machine.truth.1 as u64 <= at.length, "a whole line was cut off");
+        machine.follow();
         torn.or(full.then_some(Fault::Full)).map_or(Ok(()), Err)
     }
 
@@ -285,6 +298,8 @@ impl World for Actor {
         machine.files += 1;
         let file = machine.files;
         machine.journal = Some((file, bytes.to_vec()));
+        machine.truth = (Book::default(), 0);
+        machine.follow();
         Ok(Mark { file, length: bytes.len() as u64 })
     }
 
@@ -485,9 +500,9 @@ impl Run {
     }
 
     fn some_lease(&self) -> Option<Lease> {
-        let book = self.machine.borrow().book();
-        let count = book.leases().len() as u64;
-        book.leases().nth(self.below(count) as usize).cloned()
+        let count = self.machine.borrow().book().leases().len() as u64;
+        let chosen = self.below(count) as usize;
+        self.machine.borrow().book().leases().nth(chosen).cloned()
     }
 
     /// One operation by one process, which is killed at a random step in two of three.
@@ -601,7 +616,7 @@ impl Run {
             return Err(format!("a process outlived its lease: {escaped}"));
         }
         let book = machine.book();
-        if let Some(over) = planner::check(book.leases(), &machine.gpus).first() {
+        if let Some(over) = audit::check(book.leases(), &machine.gpus).first() {
             return Err(format!("over-commit: {over}"));
         }
         let now = machine.boot_nanos;
@@ -639,19 +654,21 @@ impl Run {
         for _ in 0..2_000 {
             match guard.settle(Diligence::Full) {
                 Ok(watch) => {
-                    let book = self.machine.borrow().book();
+                    let mut machine = self.machine.borrow_mut();
+                    let book = machine.book();
                     if book.leases().len() + book.tickets().len() == 0 {
+                        drop(machine);
                         return self.nothing_left();
                     }
                     let due = watch.due.ok_or("a lease lives and nothing is due")?;
-                    let mut machine = self.machine.borrow_mut();
                     machine.boot_nanos = machine.boot_nanos.max(due.as_nanos());
                 }
                 Err(Error::World(Fault::Full)) => {}
                 Err(error) => return Err(format!("the guard failed: {error}")),
             }
         }
-        let book = self.machine.borrow().book();
+        let machine = self.machine.borrow();
+        let book = machine.book();
         Err(format!("leases never end: {:?}", book.leases().map(|l| &l.phase).collect::<Vec<_>>()))
     }
 

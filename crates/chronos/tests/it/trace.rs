@@ -1,4 +1,7 @@
-//! A tracer: runs a program and kills it at its nth system call.
+//! A tracer: runs a program and kills it before its nth system call.
+//!
+//! Nothing that the kernel can see lies between the return of one call and the entry of the next,
+//! so that a kill after call n is the kill before call n + 1.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -8,18 +11,14 @@ use std::process::Command;
 pub struct Traced {
     /// System calls that were entered, by number.
     pub calls: BTreeMap<i64, u64>,
-    /// Stops that were seen: two for each call.
-    pub stops: u64,
-    /// The call of each entry stop, in order.
+    /// The calls in their order.
     pub sequence: Vec<i64>,
     /// Whether it was killed.
     pub killed: bool,
-    /// The system call at which it was killed.
-    pub at: Option<i64>,
 }
 
-/// Runs `command` and kills it at stop number `kill_at` (odd stops are before a call, even ones
-/// after it); with `None` it runs to its end.
+/// Runs `command` and kills it before its system call number `kill_at`, counted from 1; with
+/// `None`, or when it makes fewer calls, it runs to its end.
 pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
     // SAFETY: `ptrace(TRACEME)` is safe between fork and exec.
     unsafe {
@@ -35,12 +34,12 @@ pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
     #[allow(clippy::zombie_processes)]
     let child = command.spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    let mut traced =
-        Traced { calls: BTreeMap::new(), stops: 0, sequence: Vec::new(), killed: false, at: None };
+    let mut traced = Traced { calls: BTreeMap::new(), sequence: Vec::new(), killed: false };
     let mut status = wait(pid);
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
     request(libc::PTRACE_SETOPTIONS, pid, options as usize);
     let mut pass = 0;
+    let mut entering = false;
     loop {
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
             return traced;
@@ -57,15 +56,16 @@ pub fn trace(command: &mut Command, kill_at: Option<u64>) -> Traced {
             pass = if signal == libc::SIGTRAP { 0 } else { signal as usize };
             continue;
         }
-        traced.stops += 1;
-        let call = current_call(pid);
-        if traced.stops % 2 == 1 {
-            *traced.calls.entry(call).or_default() += 1;
-            traced.sequence.push(call);
+        // Each call has two stops.
+        entering = !entering;
+        if !entering {
+            continue;
         }
-        if kill_at == Some(traced.stops) {
+        let call = current_call(pid);
+        *traced.calls.entry(call).or_default() += 1;
+        traced.sequence.push(call);
+        if kill_at == Some(traced.sequence.len() as u64) {
             traced.killed = true;
-            traced.at = Some(call);
             // SAFETY: the child is ours and has not been waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             while !libc::WIFSIGNALED(status) && !libc::WIFEXITED(status) {

@@ -208,6 +208,13 @@ impl Report {
         writeln!(out, "Wasteful pods:      {}, found {}", truth.wasteful, truth.found)?;
         writeln!(out, "Innocent pods:      {}, accused {}", truth.innocent, truth.accused)?;
         writeln!(out, "Unmeasurable pods:  {}, listed {}", truth.unknowable, truth.listed)?;
+        if truth.borderline > 0 {
+            writeln!(
+                out,
+                "Borderline pods:    {} (near a limit, or not watched for long enough)",
+                truth.borderline
+            )?;
+        }
         for mistake in &truth.mistakes {
             writeln!(out, "  {mistake}")?;
         }

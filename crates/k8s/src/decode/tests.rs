@@ -171,3 +171,21 @@ fn a_policy_consents_only_in_so_many_words() {
     let error = read(json!({"enabled": "yes"})).expect_err("consent is true or false");
     assert_eq!(error.field, "spec.enabled");
 }
+
+#[test]
+fn pods_of_one_owner_share_what_they_demand() {
+    let mut decoder = Decoder::default();
+    let mut read = |name: &str| {
+        let object = json!({
+            "metadata": meta(json!({"name": name})),
+            "spec": {"nodeSelector": {"nvidia.com/gpu.product": "Tesla-T4"}, "affinity": {
+                "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}},
+                ]},
+            }},
+        });
+        decoder.pod(Source::Value(&object)).expect("well formed").constraints
+    };
+    assert!(Arc::ptr_eq(&read("a"), &read("b")));
+    assert!(size_of::<Pod>() <= 512, "{} bytes", size_of::<Pod>());
+}

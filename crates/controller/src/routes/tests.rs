@@ -1,0 +1,116 @@
+use std::env;
+use std::path::Path;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use gpu_autoscaler_analysis::Thresholds;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::sample_view;
+
+async fn ask(path: &str) -> (u16, Value) {
+    let (_sender, view) = watch::channel(Arc::new(sample_view::full()));
+    let router = router(view, Rules::from(&Thresholds::published()));
+    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let answer = router.oneshot(request).await.expect("infallible");
+    let code = answer.status().as_u16();
+    let body = to_bytes(answer.into_body(), 1 << 20).await.expect("in memory");
+    (code, serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{path}: {error}")))
+}
+
+/// Validates `answer` as the description has it for `code` of the route `template`.
+fn validate(template: &str, code: u16, answer: &Value) {
+    let document = openapi::document();
+    let content = &document["paths"][template]["get"]["responses"][code.to_string()]["content"];
+    let mut schema = content["application/json"]["schema"].clone();
+    assert!(schema.is_object(), "{template} answers {code}, which is not described");
+    // References of an OpenAPI document begin at its root.
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::draft202012::new(&strict(schema)).expect("a schema");
+    let errors: Vec<String> = validator
+        .iter_errors(answer)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{template} {code}: {}\n{answer:#}", errors.join("\n"));
+}
+
+/// The same schema with every object closed: what is served and not described is a fault too.
+fn strict(mut schema: Value) -> Value {
+    fn close(schema: &mut Value) {
+        match schema {
+            Value::Object(map) => {
+                if map.contains_key("properties") {
+                    map.insert("additionalProperties".to_owned(), Value::Bool(false));
+                }
+                map.values_mut().for_each(close);
+            }
+            Value::Array(items) => items.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+    close(&mut schema);
+    schema
+}
+
+#[tokio::test]
+async fn every_route_answers_as_described() {
+    for route in &ROUTES {
+        let path = route.path.replace("{namespace}", "ml").replace("{pod}", "idle");
+        let (code, answer) = ask(&path).await;
+        assert_eq!(code, 200, "{path}: {answer}");
+        validate(route.path, 200, &answer);
+        let (code, answer) = ask(&format!("{path}?colour=red")).await;
+        assert_eq!(code, 400, "{path}");
+        validate(route.path, 400, &answer);
+        assert!(answer["error"].as_str().expect("text").contains("`colour`"));
+    }
+}
+
+#[tokio::test]
+async fn parameters_narrow_the_answer() {
+    let pods = |answer: &Value| -> Vec<String> {
+        let items = answer["items"].as_array().expect("a list");
+        items.iter().map(|item| item["pod"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(pods(&ask("/api/v1/findings").await.1), ["idle"]);
+    assert_eq!(pods(&ask("/api/v1/findings?namespace=ml&kind=Idle&minScore=50").await.1), ["idle"]);
+    for none in ["namespace=web", "kind=Underutilized", "minScore=99.5"] {
+        let answer = ask(&format!("/api/v1/findings?{none}")).await.1;
+        assert!(pods(&answer).is_empty(), "{none}: {answer}");
+    }
+    assert!(pods(&ask("/api/v1/pods?namespace=m%6C").await.1).contains(&"busy".to_owned()));
+    for bad in ["minScore=101", "minScore=NaN", "minScore=much"] {
+        assert_eq!(ask(&format!("/api/v1/findings?{bad}")).await.0, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_explained_whatever_became_of_it() {
+    let verdict = |name: &str| {
+        let path = format!("/api/v1/explain/ml/{name}");
+        async move { ask(&path).await.1["verdict"].clone() }
+    };
+    assert_eq!(verdict("idle").await, "waste");
+    assert_eq!(verdict("busy").await, "noWaste");
+    assert_eq!(verdict("dark").await, "unknown");
+    assert_eq!(verdict("waits").await, "notDecided");
+    let (code, answer) = ask("/api/v1/explain/ml/nobody").await;
+    assert_eq!(code, 404);
+    validate("/api/v1/explain/{namespace}/{pod}", 404, &answer);
+    let (code, answer) = ask("/api/v2/status").await;
+    assert_eq!((code, &answer["error"]), (404, &Value::from("no such route")));
+}
+
+#[tokio::test]
+async fn the_description_is_served_and_committed() {
+    let (code, served) = ask(openapi::PATH).await;
+    assert_eq!((code, &served), (200, &openapi::document()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema/openapi.v1.json");
+    if env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
+        std::fs::write(&path, openapi::text()).expect("written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == openapi::text(), "{} is stale: run with UPDATE_EXPECT=1", path.display());
+}
