@@ -32,9 +32,6 @@ const READING_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a list of exporters is used before it is made anew.
 const LISTED_FOR: Duration = Duration::from_secs(60);
 
-/// An exporter is listed with a value of this age or less: Prometheus' own limit.
-const LISTED_BACK: Duration = Duration::from_secs(300);
-
 /// How long an exporter that fell silent is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 
@@ -70,8 +67,8 @@ pub struct Found {
     pub exporters: usize,
     /// What is not in it; empty where all that the server has was read.
     pub missing: Vec<Missing>,
-    /// Exporters of which the server has no value of the last five minutes, but had one within the
-    /// hour: their nodes are gone, or cannot be scraped.
+    /// Exporters that the server scraped within the hour, but not in the last five minutes: their
+    /// nodes are gone, or cannot be reached.
     pub silent: Vec<String>,
 }
 
@@ -169,8 +166,8 @@ impl History {
             listing.new.clear();
             return Ok(());
         }
-        let back = LISTED_BACK.as_secs();
-        let query = format!("group by (instance) (last_over_time({}[{back}s]))", selector(""));
+        // One value a series, not older than five minutes: the server's own limit for an instant.
+        let query = format!("group by (instance) ({})", selector(""));
         let answer = self.prometheus.instant(now, &query).await?;
         let names = answer.found.into_iter().map(|line| {
             let mut labels = line.labels;
