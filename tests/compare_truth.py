@@ -21,7 +21,24 @@ import sys
 
 # A counter that looks at one second of each scrape is right on average only.
 TOLERANCE = {"SmActive": 0.05, "GrEngineActive": 0.05, "GpuUtil": 0.25}
-REASONS = {"GpuIdle": "Idle", "GpuUnderutilized": "Underutilized"}
+REASONS = {
+    "GpuIdle": "Idle",
+    "GpuUnderutilized": "Underutilized",
+    "GpuMemoryHeld": "MemoryHeld",
+    "GpuOverRequested": "OverRequested",
+    "GpuStuck": "Stuck",
+}
+
+
+# What must be found as what. A counter that looks at one second of each scrape can miss every burst
+# of a low load.
+FOUND_AS = {
+    "idle": {"Idle"},
+    "held": {"MemoryHeld"},
+    "idle or held": {"Idle", "MemoryHeld"},
+    "spare": {"OverRequested"},
+    "low": {"Underutilized", "Idle", "MemoryHeld"},
+}
 
 
 def score(activity, framebuffer):
@@ -29,17 +46,22 @@ def score(activity, framebuffer):
 
 
 def expectation(pod, rule):
-    """What an observer must say of a pod: unknown, silent, idle, low, busy, or either."""
+    """What an observer must say of a pod: unknown, silent, one of FOUND_AS, busy, tolerated, or
+    either."""
     if not pod["measured"]:
         return "unknown"
     if pod["young"]:
         return "silent"
     low, high = pod["activityMeanLow"], pod["activityMeanHigh"]
+    devices = pod["deviceMeans"]
     if high == 0:
-        return "idle"
+        # Of a pod alone on a shared GPU, memory may be unknown.
+        return "idle or held" if pod["shared"] else "held" if pod["framebuffer"] >= 0.5 else "idle"
+    if not pod["shared"] and min(devices) == 0:
+        return "spare" if all(mean == 0 or mean > 0.5 for mean in devices) else "either"
     if pod["shared"]:
-        # A replica of a shared GPU has no threshold that everybody would agree on.
-        return "either"
+        # Of a pod alone on a shared GPU, its own lines may be copies of the device's.
+        return "busy" if low - 0.25 >= rule["busyFrom"] else "either"
     slack = TOLERANCE[pod["counter"]]
     if low - slack >= rule["busyFrom"]:
         return "busy"
@@ -58,11 +80,8 @@ def judge(expected, kinds, listed):
         return not kinds and listed
     if expected in ("silent", "busy", "tolerated"):
         return not kinds
-    if expected == "idle":
-        return kinds == ["Idle"]
-    if expected == "low":
-        # A counter that looks at one second of each scrape can miss every burst.
-        return kinds in (["Underutilized"], ["Idle"])
+    if expected in FOUND_AS:
+        return len(kinds) == 1 and kinds[0] in FOUND_AS[expected]
     return len(kinds) <= 1
 
 
@@ -130,6 +149,9 @@ def main(arguments):
     columns = ["pods", "found", "listed", "events", "wrong"]
     meaning = {
         "idle": "compute nothing",
+        "held": "hold memory for nothing",
+        "idle or held": "nothing, memory unclear",
+        "spare": "spare GPUs untouched",
         "low": "compute too little",
         "busy": "compute enough",
         "tolerated": "score of 50 or less",
@@ -137,10 +159,10 @@ def main(arguments):
         "unknown": "not measurable",
         "either": "too close to call",
     }
-    print(f"{'what is true':<20}" + "".join(f"{column:>8}" for column in columns))
+    print(f"{'what is true':<25}" + "".join(f"{column:>8}" for column in columns))
     for expected, words in meaning.items():
         if rows[expected, "pods"]:
-            print(f"{words:<20}" + "".join(f"{rows[expected, column]:>8}" for column in columns))
+            print(f"{words:<25}" + "".join(f"{rows[expected, column]:>8}" for column in columns))
     unmeasured = [node["name"] for node in documents[0]["nodes"] if not node["measured"]]
     print(f"nodes that nobody measures: {', '.join(unmeasured) or 'none'}")
     for line in wrong:

@@ -171,6 +171,8 @@ fn pod(args: &Args, n: u32) -> Pod {
         node: Some(format!("node-{:05}", n / GPUS % args.nodes).into()),
         phase: PodPhase::Running,
         deleting: false,
+        deletion_due: None,
+        containers: ContainerState::default(),
         requests: Resources { gpus, ..Resources::default() },
         labels: Labels::default(),
         annotations: Labels::default(),
@@ -201,9 +203,9 @@ fn scraped(args: &Args, secs: u64) -> Delta {
                 .map(|ratio| Activity { ratio, source: ActivitySource::SmActive }),
             fb_used: Bytes::from_mib(4_000),
             fb_total: Bytes::from_mib(40_000),
-            power: None,
-            temperature_celsius: None,
-            xid: None,
+            fb_free: None,
+            fb_reserved: None,
+            hardware: HardwareReading::default(),
         }
     });
     Delta { samples: samples.collect(), ..Delta::default() }

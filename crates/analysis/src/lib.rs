@@ -9,11 +9,13 @@
 //! - The same samples in any order of arrival give the same result.
 //! - No prices and no actions: a finding says what is wasted, not what is done about it.
 
+mod advice;
 mod verdict;
 mod window;
 
+pub use advice::{Holding, Part, advise};
 pub use verdict::{Judgement, judge, reclaimable, waste_score};
-pub use window::{Reading, Window, usage};
+pub use window::{Held, Reading, Window, usage};
 
 use std::time::Duration;
 
@@ -33,8 +35,12 @@ pub struct Thresholds {
     pub pod_age_min: Duration,
     /// Mean activity from which on a pod is busy.
     pub busy_from: Ratio,
-    /// Highest activity up to which a pod is idle.
+    /// Highest activity up to which a pod is idle, and a device untouched.
     pub idle_up_to: Ratio,
+    /// Mean framebuffer from which on an idle pod counts as holding memory.
+    pub memory_held_from: Ratio,
+    /// What a smaller device must hold beyond the measured framebuffer, as a share of it.
+    pub memory_margin: Ratio,
     /// Waste score above which it is announced.
     pub score_above: f64,
 }
@@ -43,7 +49,8 @@ impl Thresholds {
     /// Window 10 min, observed 5 min, busy from 50 %, score above 50.
     ///
     /// `idle_up_to` is 1 %: a driver's housekeeping and a metrics agent's own kernels show as
-    /// fractions of a percent.
+    /// fractions of a percent. `memory_margin` is 10 %: what a CUDA context and fragmentation take
+    /// differs between devices by some hundred MiB.
     pub fn published() -> Self {
         Self {
             window: Duration::from_secs(600),
@@ -52,6 +59,8 @@ impl Thresholds {
             pod_age_min: Duration::from_secs(300),
             busy_from: Ratio::new(0.5).expect("a half is a ratio"),
             idle_up_to: Ratio::new(0.01).expect("a hundredth is a ratio"),
+            memory_held_from: Ratio::new(0.5).expect("a half is a ratio"),
+            memory_margin: Ratio::new(0.1).expect("a tenth is a ratio"),
             score_above: 50.0,
         }
     }

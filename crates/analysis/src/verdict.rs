@@ -1,6 +1,6 @@
 //! Whether what was observed is waste.
 
-use gpu_autoscaler_model::{FindingKind, PodUsage, Ratio, WasteScore};
+use gpu_autoscaler_model::{FindingKind, PodUsage, Ratio, UsageProfile, WasteScore};
 
 use crate::Thresholds;
 
@@ -16,7 +16,22 @@ pub struct Judgement {
 }
 
 /// `None` when it is no waste: busy enough, or below the score that is announced.
-pub fn judge(usage: &PodUsage, limits: &Thresholds) -> Option<Judgement> {
+///
+/// `history` is what pods of the same owner and image used before: a device that any of them
+/// touched is not over-requested.
+pub fn judge(
+    usage: &PodUsage,
+    devices: u32,
+    history: Option<&UsageProfile>,
+    limits: &Thresholds,
+) -> Option<Judgement> {
+    let reclaimable = reclaimable(usage);
+    let touched = usage.touched.max(history.map_or(0, |history| history.touched_max));
+    if usage.touched > 0 && touched < devices {
+        // Some are used, however much; the score is that of those which are not.
+        let score = waste_score(Ratio::ZERO, usage.fb_untouched_mean);
+        return Some(Judgement { kind: FindingKind::OverRequested, score, reclaimable });
+    }
     if usage.activity_mean >= limits.busy_from {
         return None;
     }
@@ -24,12 +39,14 @@ pub fn judge(usage: &PodUsage, limits: &Thresholds) -> Option<Judgement> {
     if score.total() <= limits.score_above {
         return None;
     }
-    let kind = if usage.activity_max <= limits.idle_up_to {
-        FindingKind::Idle
-    } else {
+    let kind = if usage.activity_max > limits.idle_up_to {
         FindingKind::Underutilized
+    } else if usage.fb_mean.is_some_and(|mean| mean >= limits.memory_held_from) {
+        FindingKind::MemoryHeld
+    } else {
+        FindingKind::Idle
     };
-    Some(Judgement { kind, score, reclaimable: reclaimable(usage) })
+    Some(Judgement { kind, score, reclaimable })
 }
 
 /// 60 % of the compute and 40 % of the memory that was not used, of 100.
@@ -49,7 +66,7 @@ pub fn reclaimable(usage: &PodUsage) -> Option<Ratio> {
 
 #[cfg(test)]
 mod tests {
-    use gpu_autoscaler_model::ActivitySource;
+    use gpu_autoscaler_model::{ActivitySource, ProfileKey};
 
     use super::*;
 
@@ -60,16 +77,22 @@ mod tests {
             samples: 60,
             activity_mean: share(activity),
             activity_p95: share(activity_max),
+            activity_p99: share(activity_max),
             activity_max: share(activity_max),
             activity_source: ActivitySource::SmActive,
             fb_mean: fb.map(share),
             fb_p95: fb.map(share),
+            fb_p99: None,
             fb_max: None,
+            fb_total: None,
+            fb_untouched_mean: None,
+            preallocated: false,
+            touched: u32::from(activity_max > 0.01),
         }
     }
 
     fn found(activity: f64, activity_max: f64, fb: Option<f64>) -> Option<FindingKind> {
-        judge(&usage(activity, activity_max, fb), &Thresholds::published()).map(|j| j.kind)
+        judge(&usage(activity, activity_max, fb), 1, None, &Thresholds::published()).map(|j| j.kind)
     }
 
     #[test]
@@ -86,8 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn memory_held_without_compute_is_idle() {
-        assert_eq!(found(0.0, 0.0, Some(0.9)), Some(FindingKind::Idle));
+    fn memory_held_without_compute_is_found() {
+        assert_eq!(found(0.0, 0.0, Some(0.9)), Some(FindingKind::MemoryHeld));
+        assert_eq!(found(0.0, 0.0, Some(1.0)), Some(FindingKind::MemoryHeld));
+        assert_eq!(found(0.0, 0.0, Some(0.49)), Some(FindingKind::Idle));
+    }
+
+    #[test]
+    fn a_device_that_was_never_touched_is_found_however_busy_the_others_are() {
+        let mut seen = usage(0.95, 1.0, Some(0.9));
+        (seen.touched, seen.fb_untouched_mean) = (7, Ratio::new(0.25));
+        let limits = Thresholds::published();
+        let found = judge(&seen, 8, None, &limits).expect("one of eight is untouched");
+        assert_eq!((found.kind, found.score.total()), (FindingKind::OverRequested, 90.0));
+        assert_eq!(judge(&seen, 7, None, &limits), None, "all of seven are touched");
+        let key = ProfileKey { namespace: "a".into(), owner: "b".into(), image: "c".into() };
+        let mut history = UsageProfile::empty(key, gpu_autoscaler_model::Timestamp::EPOCH);
+        history.touched_max = 8;
+        assert_eq!(judge(&seen, 8, Some(&history), &limits), None, "its like touched all eight");
     }
 
     #[test]
@@ -106,7 +145,7 @@ mod tests {
         assert_eq!(found(0.3, 0.4, None), None);
         // Compute alone is enough here: 60.
         assert_eq!(found(0.0, 0.0, None), Some(FindingKind::Idle));
-        let idle = judge(&usage(0.0, 0.0, None), &Thresholds::published()).expect("idle");
+        let idle = judge(&usage(0.0, 0.0, None), 1, None, &Thresholds::published()).expect("idle");
         assert_eq!(idle.reclaimable, None, "what memory needs is not known");
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Bytes, PodUsage, Ratio, Timestamp, UnknownReason,
+    Activity, ActivitySource, Bytes, GpuShare, PodUsage, Ratio, Timestamp, UnknownReason,
 };
 
 use crate::Thresholds;
@@ -79,6 +79,16 @@ impl Window {
         self.points.back().map(|p| p.at)
     }
 
+    /// The highest activity of the device.
+    pub fn activity_max(&self) -> Ratio {
+        ratio(self.points.iter().map(|p| u64::from(p.activity_ppm)).max().unwrap_or(0))
+    }
+
+    /// Framebuffer of the device in all, as it was last said.
+    pub fn fb_total(&self) -> Option<Bytes> {
+        self.fb_total
+    }
+
     /// Milliseconds observed up to the last reading: time between readings, unless it is a gap.
     fn observed_millis(&self, limits: &Thresholds) -> u64 {
         let mut observed = 0;
@@ -93,7 +103,26 @@ impl Window {
     }
 }
 
-/// What a pod made of its devices up to `now`.
+/// A device of a pod, and what part of it the pod holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'w> {
+    /// What was observed of the pod on it.
+    pub window: &'w Window,
+    /// The part of the device that the pod holds: readings of a shared device are set against it,
+    /// so that a pod which uses all of its quarter is fully used, not a quarter.
+    pub share: GpuShare,
+    /// Framebuffer of the device in all, where the pod's own readings do not say.
+    pub fb_total: Option<Bytes>,
+}
+
+impl<'w> Held<'w> {
+    /// A device that the pod has for itself.
+    pub fn whole(window: &'w Window) -> Self {
+        Self { window, share: GpuShare::ALL, fb_total: None }
+    }
+}
+
+/// What a pod made of its devices up to `now`, of the part that it holds of each.
 ///
 /// Means are over the readings of each device, then over devices; percentiles are over all
 /// readings (nearest rank).
@@ -103,13 +132,13 @@ impl Window {
 /// too old ([`UnknownReason::Stale`]), or it was not observed for long enough
 /// ([`UnknownReason::TooShort`]). One unknown device makes the pod unknown.
 pub fn usage<'w>(
-    windows: impl IntoIterator<Item = &'w Window>,
+    devices: impl IntoIterator<Item = Held<'w>>,
     now: Timestamp,
     limits: &Thresholds,
 ) -> Result<PodUsage, UnknownReason> {
     let mut pool = Pool::default();
-    for window in windows {
-        pool.add(window, now, limits)?;
+    for held in devices {
+        pool.add(held, now, limits)?;
     }
     pool.finish(limits)
 }
@@ -117,6 +146,7 @@ pub fn usage<'w>(
 #[derive(Default)]
 struct Pool {
     devices: u64,
+    touched: u32,
     observed_millis: Option<u64>,
     activities: Vec<u32>,
     activity_means_ppm: u64,
@@ -124,17 +154,22 @@ struct Pool {
     fb_ppm: Vec<u32>,
     fb_means_ppm: u64,
     fb_devices: u64,
+    fb_untouched_ppm: Vec<u64>,
+    fb_p99: Option<Bytes>,
     fb_max: Option<Bytes>,
+    fb_total: Option<Bytes>,
+    fb_varies: bool,
 }
 
 impl Pool {
     fn add(
         &mut self,
-        window: &Window,
+        held: Held<'_>,
         now: Timestamp,
         limits: &Thresholds,
     ) -> Result<(), UnknownReason> {
         let start = now.before(limits.window);
+        let window = held.window;
         let last = window.last().ok_or(UnknownReason::NeverMeasured)?;
         if now.since(last) > limits.gap_max {
             return Err(UnknownReason::Stale { last });
@@ -143,31 +178,44 @@ impl Pool {
         let observed = window.observed_millis(limits);
         self.observed_millis = Some(self.observed_millis.map_or(observed, |o| o.min(observed)));
         self.devices += 1;
-        self.activity_means_ppm += mean(points().map(|p| p.activity_ppm));
-        self.activities.extend(points().map(|p| p.activity_ppm));
+        let activities =
+            || points().map(|p| of_share(p.activity_ppm.into(), 1_000_000, held.share));
+        self.activity_means_ppm += mean(activities());
+        let touched = activities().max().unwrap_or(0) > limits.idle_up_to.as_ppm();
+        self.touched += u32::from(touched);
+        self.activities.extend(activities());
         // The enum's order is from the best counter to the weakest.
         self.sources = self.sources.max(points().map(|p| p.source).max());
-        self.add_memory(window, points().map(|p| p.fb_used_kib));
+        self.add_memory(held, points().map(|p| p.fb_used_kib), touched);
         Ok(())
     }
 
-    fn add_memory(&mut self, window: &Window, used_kib: impl Iterator<Item = u32>) {
-        let Some(total) = window.fb_total.map(Bytes::as_u64).filter(|total| *total > 0) else {
+    fn add_memory(&mut self, held: Held<'_>, used: impl Iterator<Item = u32>, touched: bool) {
+        let total = held.window.fb_total.or(held.fb_total);
+        let Some(total) = total.filter(|total| *total > Bytes::ZERO) else { return };
+        let mut used_kib: Vec<u32> = used.filter(|kib| *kib != u32::MAX).collect();
+        if used_kib.is_empty() {
             return;
-        };
-        let mut shares = Vec::new();
-        for kib in used_kib.filter(|kib| *kib != u32::MAX) {
-            let used = Bytes::new(u64::from(kib) << 10);
-            self.fb_max = self.fb_max.max(Some(used));
-            // An exporter's total can be short of what is used by what the driver reserves.
-            let ppm = (u128::from(used.as_u64()) * 1_000_000 / u128::from(total)).min(1_000_000);
-            shares.push(u32::try_from(ppm).unwrap_or(1_000_000));
         }
-        if !shares.is_empty() {
-            self.fb_devices += 1;
-            self.fb_means_ppm += mean(shares.iter().copied());
-            self.fb_ppm.append(&mut shares);
+        used_kib.sort_unstable();
+        let bytes = |kib: u64| Bytes::new(kib << 10);
+        let (least, most) = (used_kib[0], used_kib[used_kib.len() - 1]);
+        self.fb_max = self.fb_max.max(Some(bytes(most.into())));
+        self.fb_p99 = self.fb_p99.max(Some(bytes(percentile(&used_kib, 99))));
+        self.fb_total = Some(self.fb_total.map_or(total, |smallest| smallest.min(total)));
+        // What a runtime allocates now and then beside its pool is below a hundredth of it.
+        self.fb_varies |= most == 0 || most - least > most / 100;
+        let mut shares: Vec<u32> = used_kib
+            .iter()
+            .map(|kib| of_share(u128::from(*kib) << 10, total.as_u64(), held.share))
+            .collect();
+        let mean = mean(shares.iter().copied());
+        self.fb_devices += 1;
+        self.fb_means_ppm += mean;
+        if !touched {
+            self.fb_untouched_ppm.push(mean);
         }
+        self.fb_ppm.append(&mut shares);
     }
 
     fn finish(mut self, limits: &Thresholds) -> Result<PodUsage, UnknownReason> {
@@ -179,20 +227,37 @@ impl Pool {
             return Err(UnknownReason::TooShort { observed_secs, needed_secs });
         }
         let all_memory = self.fb_devices == self.devices;
+        let untouched = self.fb_untouched_ppm.len() as u64;
+        let fb_untouched = self.fb_untouched_ppm.iter().sum::<u64>().checked_div(untouched);
         self.activities.sort_unstable();
         self.fb_ppm.sort_unstable();
         Ok(PodUsage {
             observed_secs,
             samples: u32::try_from(self.activities.len()).unwrap_or(u32::MAX),
             activity_mean: ratio(self.activity_means_ppm / self.devices),
-            activity_p95: ratio(p95(&self.activities)),
+            activity_p95: ratio(percentile(&self.activities, 95)),
+            activity_p99: ratio(percentile(&self.activities, 99)),
             activity_max: ratio(self.activities.last().copied().unwrap_or(0).into()),
             activity_source: source,
             fb_mean: all_memory.then(|| ratio(self.fb_means_ppm / self.devices)),
-            fb_p95: all_memory.then(|| ratio(p95(&self.fb_ppm))),
+            fb_p95: all_memory.then(|| ratio(percentile(&self.fb_ppm, 95))),
+            fb_p99: self.fb_p99.filter(|_| all_memory),
             fb_max: self.fb_max,
+            fb_total: self.fb_total.filter(|_| all_memory),
+            fb_untouched_mean: fb_untouched.filter(|_| all_memory).map(ratio),
+            preallocated: all_memory && !self.fb_varies,
+            touched: self.touched,
         })
     }
+}
+
+/// What `amount` of `whole` is of the held share of it, in millionths; at most all of it, since
+/// nothing keeps a pod on a shared device from taking more than its part, and an exporter's total
+/// can be short of what is used by what the driver reserves.
+fn of_share(amount: u128, whole: u64, share: GpuShare) -> u32 {
+    let held = u128::from(whole) * u128::from(share.part());
+    let ppm = (amount * u128::from(share.of()) * 1_000_000).checked_div(held).unwrap_or(1_000_000);
+    u32::try_from(ppm).map_or(1_000_000, |ppm| ppm.min(1_000_000))
 }
 
 /// Zero for nothing: callers ask only for windows that hold something.
@@ -201,9 +266,9 @@ fn mean(values: impl Iterator<Item = u32>) -> u64 {
     (sum + count / 2).checked_div(count).unwrap_or(0)
 }
 
-/// The smallest value that 95 % of `sorted` do not exceed.
-fn p95(sorted: &[u32]) -> u64 {
-    let rank = (sorted.len() * 95).div_ceil(100);
+/// The smallest value that `percent` of `sorted` do not exceed.
+fn percentile(sorted: &[u32], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0).into()
 }
 
@@ -244,7 +309,7 @@ mod tests {
     }
 
     fn judge(windows: &[Window], secs: u64) -> Result<PodUsage, UnknownReason> {
-        usage(windows, at(secs), &Thresholds::published())
+        usage(windows.iter().map(Held::whole), at(secs), &Thresholds::published())
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub fn findings(findings: &[Finding], wide: bool) -> Rows {
             f.namespace.clone(),
             f.pod.clone(),
             f.devices.len().to_string(),
-            percent(Some(f.usage.activity_mean)),
-            percent(f.usage.fb_mean),
+            percent(f.usage.as_ref().map(|usage| usage.activity_mean)),
+            percent(f.usage.as_ref().and_then(|usage| usage.fb_mean)),
             format!("{:.0}", f.score.total),
             money(f.saving_per_hour.as_ref()),
         ];
@@ -37,8 +37,8 @@ pub fn findings(findings: &[Finding], wide: bool) -> Rows {
             row.extend([
                 f.node.clone(),
                 f.model.clone().unwrap_or_else(|| "-".into()),
-                percent(Some(f.usage.activity_p95)),
-                f.usage.activity_source.clone(),
+                percent(f.usage.as_ref().map(|usage| usage.activity_p95)),
+                f.usage.as_ref().map_or("-".into(), |usage| usage.activity_source.clone()),
                 f.owner.clone().unwrap_or_else(|| "-".into()),
                 f.since.clone(),
             ]);

@@ -26,6 +26,8 @@ pub struct Status {
     pub totals: Totals,
     /// Waste, worst first.
     pub findings: Vec<Finding>,
+    /// Devices whose hardware needs a look.
+    pub hardware: Vec<Hardware>,
     /// What is not known.
     pub unknown: Vec<Unknown>,
     /// Active pods that request GPUs.
@@ -56,9 +58,9 @@ pub struct Totals {
     pub by_capacity_type: Vec<CapacityTotals>,
     /// Nodes that are underutilized; `null` when that is not known of any node.
     pub nodes_underutilized: Option<u32>,
-    /// What acting on all findings would save.
+    /// What following all recommendations would save.
     pub saving_per_hour: Option<Amount>,
-    /// Findings whose saving is not known: no price, or memory that is not measured.
+    /// Findings whose saving is not known, because what they hold has no price.
     pub findings_unpriced: u32,
 }
 
@@ -106,7 +108,7 @@ impl Amount {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// `Idle` or `Underutilized`.
+    /// `Idle`, `Underutilized`, `MemoryHeld`, `OverRequested` or `Stuck`.
     pub kind: String,
     /// Namespace of the pod.
     pub namespace: String,
@@ -120,18 +122,105 @@ pub struct Finding {
     pub owner: Option<String>,
     /// The devices that it holds.
     pub devices: Vec<String>,
+    /// Those of them that it never touched, where others are used.
+    pub untouched: Vec<String>,
     /// Their model.
     pub model: Option<String>,
-    /// What was measured.
-    pub usage: Usage,
+    /// What was measured; `null` for a pod that never ran.
+    pub usage: Option<Usage>,
+    /// Why it does not run or end, in words.
+    pub stuck: Option<String>,
     /// How bad it is.
     pub score: Score,
     /// Share of the devices that neither compute nor memory needs, 0 to 1.
     pub reclaimable: Option<f64>,
-    /// What that share costs.
+    /// What to do about it.
+    pub recommendation: Recommendation,
+    /// What following the recommendation saves.
     pub saving_per_hour: Option<Amount>,
     /// When it was first announced, or found.
     pub since: String,
+}
+
+/// What to do about a finding, with the numbers that led to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recommendation {
+    /// `MigProfile`, `Share`, `FewerGpus`, `Stop`, `MeasureMemory` or `NothingSmaller`.
+    pub advice: String,
+    /// The same in words, with its numbers.
+    pub text: String,
+    /// The MIG profile to request.
+    pub mig_profile: Option<String>,
+    /// Replicas of a GPU of which to request one.
+    pub replicas: Option<u32>,
+    /// GPUs to request.
+    pub gpus: Option<u32>,
+    /// The part of what it holds that is given back, 0 to 1.
+    pub freed: f64,
+    /// Compute that is needed at the 99th percentile, as a share of one device, 0 to 1.
+    pub needed_activity: Option<f64>,
+    /// Framebuffer that is needed of one device at the 99th percentile, in bytes, without margin.
+    pub needed_memory_bytes: Option<u64>,
+    /// Whether framebuffer was constant: allocated in advance.
+    pub preallocated: Option<bool>,
+    /// Seconds for which pods of the same owner and image were observed before.
+    pub history_secs: Option<u64>,
+}
+
+impl From<&model::Recommendation> for Recommendation {
+    fn from(it: &model::Recommendation) -> Self {
+        use model::Advice::{FewerGpus, MigProfile, Share};
+        Self {
+            advice: it.advice.as_str().to_owned(),
+            text: it.advice.to_string(),
+            mig_profile: match &it.advice {
+                MigProfile { profile, .. } => Some(profile.to_string()),
+                _ => None,
+            },
+            replicas: if let Share { replicas } = it.advice { Some(replicas) } else { None },
+            gpus: if let FewerGpus { to, .. } = it.advice { Some(to) } else { None },
+            freed: it.freed.as_ratio().as_f64(),
+            needed_activity: it.need.map(|need| need.activity.as_f64()),
+            needed_memory_bytes: it.need.and_then(|need| need.memory).map(model::Bytes::as_u64),
+            preallocated: it.need.map(|need| need.preallocated),
+            history_secs: it.need.map(|need| need.history_secs),
+        }
+    }
+}
+
+/// A device whose hardware needs a look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// `Throttled` or `Sick`.
+    pub kind: String,
+    /// Its node.
+    pub node: String,
+    /// Its UUID, and its instance.
+    pub device: String,
+    /// Its model.
+    pub model: Option<String>,
+    /// The pods that hold it, as `namespace/name`.
+    pub holders: Vec<String>,
+    /// What is wrong, in words.
+    pub message: String,
+    /// When it was first announced, or found.
+    pub since: String,
+}
+
+impl From<&model::HardwareFinding> for Hardware {
+    fn from(it: &model::HardwareFinding) -> Self {
+        Self {
+            kind: it.fault.kind().to_string(),
+            node: it.node.to_string(),
+            device: it.device.to_string(),
+            model: it.model.as_ref().map(ToString::to_string),
+            holders: it.holders.iter().map(ToString::to_string).collect(),
+            message: it.fault.to_string(),
+            since: it.since.to_string(),
+        }
+    }
 }
 
 /// Waste score out of 100.
@@ -164,6 +253,8 @@ pub struct Usage {
     pub activity_mean: f64,
     /// Its 95th percentile.
     pub activity_p95: f64,
+    /// Its 99th percentile.
+    pub activity_p99: f64,
     /// Its highest value.
     pub activity_max: f64,
     /// The counter: `SM_ACTIVE`, `GR_ENGINE_ACTIVE` or `GPU_UTIL`.
@@ -172,8 +263,14 @@ pub struct Usage {
     pub fb_mean: Option<f64>,
     /// Its 95th percentile.
     pub fb_p95: Option<f64>,
+    /// 99th percentile of framebuffer in use on one device, in bytes.
+    pub fb_p99_bytes: Option<u64>,
     /// Highest framebuffer in use on one device, in bytes.
     pub fb_max_bytes: Option<u64>,
+    /// Whether framebuffer was constant on every device: allocated in advance.
+    pub preallocated: bool,
+    /// Devices that computed anything.
+    pub touched: u32,
 }
 
 impl From<&model::PodUsage> for Usage {
@@ -183,11 +280,15 @@ impl From<&model::PodUsage> for Usage {
             samples: usage.samples,
             activity_mean: usage.activity_mean.as_f64(),
             activity_p95: usage.activity_p95.as_f64(),
+            activity_p99: usage.activity_p99.as_f64(),
             activity_max: usage.activity_max.as_f64(),
             activity_source: usage.activity_source.to_string(),
             fb_mean: usage.fb_mean.map(model::Ratio::as_f64),
             fb_p95: usage.fb_p95.map(model::Ratio::as_f64),
+            fb_p99_bytes: usage.fb_p99.map(model::Bytes::as_u64),
             fb_max_bytes: usage.fb_max.map(model::Bytes::as_u64),
+            preallocated: usage.preallocated,
+            touched: usage.touched,
         }
     }
 }
@@ -342,8 +443,8 @@ impl From<&model::DeviceView> for Device {
             activity: device.activity.map(|a| a.ratio.as_f64()),
             activity_source: device.activity.map(|a| a.source.to_string()),
             fb: device.fb.map(model::Ratio::as_f64),
-            watts: device.watts,
-            celsius: device.celsius,
+            watts: device.hardware.power.map(model::Milliwatts::as_watts),
+            celsius: device.hardware.temperature_celsius,
             at: device.at.to_string(),
         }
     }
@@ -360,10 +461,13 @@ impl From<&model::Finding> for Finding {
             owner: finding.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name)),
             devices: finding.devices.iter().map(ToString::to_string).collect(),
             model: finding.model.as_ref().map(ToString::to_string),
-            usage: (&finding.usage).into(),
+            untouched: finding.untouched.iter().map(ToString::to_string).collect(),
+            usage: finding.usage.as_ref().map(Usage::from),
+            stuck: finding.stuck.as_ref().map(ToString::to_string),
             score: finding.score.into(),
             reclaimable: finding.reclaimable.map(model::Ratio::as_f64),
-            saving_per_hour: finding.saving.map(Amount::from),
+            recommendation: (&finding.recommendation).into(),
+            saving_per_hour: finding.recommendation.saving.map(Amount::from),
             since: finding.since.to_string(),
         }
     }
@@ -404,6 +508,7 @@ impl From<&model::View> for Status {
             acting: view.acting,
             totals: (&view.totals).into(),
             findings: view.findings.iter().map(Finding::from).collect(),
+            hardware: view.hardware.iter().map(Hardware::from).collect(),
             unknown: view.unknown.iter().map(Unknown::from).collect(),
             pods: view.pods.iter().map(Pod::from).collect(),
             nodes: view.nodes.iter().map(Node::from).collect(),

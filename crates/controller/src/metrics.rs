@@ -177,11 +177,10 @@ impl Metrics {
         *self.known.lock().expect("held for an assignment only") = known;
         let pending = view.pods.iter().filter(|pod| pod.node.is_none()).count();
         self.pending_pods.set(count(pending));
-        for kind in [
-            gpu_autoscaler_model::FindingKind::Idle,
-            gpu_autoscaler_model::FindingKind::Underutilized,
-        ] {
-            let found = view.findings.iter().filter(|finding| finding.kind == kind).count();
+        for kind in gpu_autoscaler_model::FindingKind::ALL {
+            let pods = view.findings.iter().filter(|finding| finding.kind == kind).count();
+            let devices = view.hardware.iter().filter(|one| one.fault.kind() == kind).count();
+            let found = pods + devices;
             self.findings.get_or_create(&ByKind { kind: kind.as_str() }).set(count(found));
         }
         self.gpus.set(view.totals.gpus.into());

@@ -4,14 +4,15 @@
 //! [`ObjectError`] that names the object, the field and the value; it concerns no other object.
 
 mod constraints;
+mod containers;
 
 use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Condition, ConditionKind, Constraints, DisruptionBudget, InstanceType, Labels,
-    Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind, PolicyObject, ResourceVersion,
-    Taint, TaintEffect, Timestamp, Uid,
+    AnnouncedEvent, Condition, ConditionKind, Constraints, ContainerState, DisruptionBudget,
+    InstanceType, Labels, Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind,
+    PolicyObject, ResourceVersion, Taint, TaintEffect, Timestamp, Uid,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -230,6 +231,16 @@ impl Decoder {
             annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
             annotations
         });
+        let deletion_due = match &object.metadata.deletion_timestamp {
+            Some(text) => Some(at.time("metadata.deletionTimestamp", text)?),
+            None => None,
+        };
+        let containers = if requests.has_gpu() {
+            containers::state(&object.spec, &object.status, &mut self.texts)
+                .map_err(|(field, text)| at.fault(field, format!("`{text}` is no time")))?
+        } else {
+            ContainerState::default()
+        };
         Ok(Pod {
             uid: at.uid(&object.metadata.uid)?,
             resource_version: at.resource_version(object.metadata.resource_version)?,
@@ -242,7 +253,9 @@ impl Decoder {
                 .filter(|name| !name.is_empty())
                 .map(|name| NodeName::new(self.texts.get(&name))),
             phase: at.phase(object.status.phase.as_deref())?,
-            deleting: object.metadata.deletion_timestamp.is_some(),
+            deleting: deletion_due.is_some(),
+            deletion_due,
+            containers,
             requests,
             labels,
             annotations: self.labels(annotations),

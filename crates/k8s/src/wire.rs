@@ -230,6 +230,7 @@ pub(crate) struct RestartRule {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
+    pub image: Option<String>,
     #[serde(default)]
     pub resources: ContainerResources,
     pub restart_policy: Option<String>,
@@ -254,6 +255,35 @@ pub(crate) struct PodStatus {
     pub phase: Option<String>,
     pub start_time: Option<String>,
     pub conditions: Option<Vec<Condition>>,
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+    pub init_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerStatus {
+    pub restart_count: Option<i64>,
+    #[serde(default)]
+    pub state: ContainerStatusState,
+    #[serde(default)]
+    pub last_state: ContainerStatusState,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct ContainerStatusState {
+    pub waiting: Option<ContainerWaiting>,
+    pub terminated: Option<ContainerTerminated>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ContainerWaiting {
+    pub reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerTerminated {
+    pub finished_at: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -177,6 +177,11 @@ pub struct Pod {
     pub phase: PodPhase,
     /// It is being deleted.
     pub deleting: bool,
+    /// When it is to be gone at the latest: the end of its grace period.
+    #[doc(alias = "metadata.deletionTimestamp")]
+    pub deletion_due: Option<Timestamp>,
+    /// What its containers do. Kept for pods that request GPUs only.
+    pub containers: ContainerState,
     /// What it requests: the larger of its init containers' and the sum of its containers'.
     pub requests: Resources,
     /// Its labels.
@@ -205,6 +210,19 @@ impl Pod {
     pub fn is_waiting(&self) -> bool {
         self.node.is_none() && self.is_active() && !self.deleting
     }
+}
+
+/// What the containers of a pod do, as the kubelet says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerState {
+    /// The image of the first container that requests GPUs, as it was asked for.
+    pub image: Option<Arc<str>>,
+    /// Why a container waits, in the kubelet's word, such as `ImagePullBackOff`.
+    pub waiting: Option<Arc<str>>,
+    /// Restarts of the container that was restarted most.
+    pub restarts: u32,
+    /// When a container that was restarted last ended.
+    pub last_end: Option<Timestamp>,
 }
 
 /// Where a pod is in its life.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AnnouncedEvent, DisruptionBudget, GpuSample, Node, NodeName, Pod, PolicyObject, Receipt,
-    Scrape, Uid,
+    AnnouncedEvent, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod, PolicyObject,
+    Receipt, Scrape, Uid,
 };
 
 /// What an edge saw since the last tick, in the order in which it saw it.
@@ -27,6 +27,9 @@ pub struct Delta {
     pub scrapes: Vec<Scrape>,
     /// What became of earlier effects.
     pub receipts: Vec<Receipt>,
+    /// What was kept of the past: all records of the store, once, at start; or what was computed
+    /// from older measurements. Of two records of one key the fuller one counts.
+    pub history: Vec<HistoryRecord>,
     /// Everything that an edge cannot do now, when that changed.
     pub faults: Option<Vec<Fault>>,
 }
@@ -42,6 +45,7 @@ impl Delta {
             && self.samples.is_empty()
             && self.scrapes.is_empty()
             && self.receipts.is_empty()
+            && self.history.is_empty()
             && self.faults.is_none()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, ObjectKey, PolicyKind, ResourceVersion, Timestamp, Uid};
+use crate::{Condition, FindingKind, ObjectKey, PolicyKind, ResourceVersion, Timestamp, Uid};
 
 /// A change to be made to the world.
 ///
@@ -65,6 +65,30 @@ pub enum Reason {
     GpuIdle,
     /// The pod's GPUs computed less than the threshold.
     GpuUnderutilized,
+    /// The pod holds memory of GPUs that compute nothing.
+    GpuMemoryHeld,
+    /// The pod never touched some of its GPUs.
+    GpuOverRequested,
+    /// The pod holds GPUs and cannot run, or will not end.
+    GpuStuck,
+    /// A GPU of the node computes at lower clocks than it could.
+    GpuThrottled,
+    /// A GPU of the node reports errors of its hardware.
+    GpuSick,
+}
+
+impl From<FindingKind> for Reason {
+    fn from(kind: FindingKind) -> Self {
+        match kind {
+            FindingKind::Idle => Self::GpuIdle,
+            FindingKind::Underutilized => Self::GpuUnderutilized,
+            FindingKind::MemoryHeld => Self::GpuMemoryHeld,
+            FindingKind::OverRequested => Self::GpuOverRequested,
+            FindingKind::Stuck => Self::GpuStuck,
+            FindingKind::Throttled => Self::GpuThrottled,
+            FindingKind::Sick => Self::GpuSick,
+        }
+    }
 }
 
 impl Reason {
@@ -73,6 +97,11 @@ impl Reason {
         match self {
             Self::GpuIdle => "GpuIdle",
             Self::GpuUnderutilized => "GpuUnderutilized",
+            Self::GpuMemoryHeld => "GpuMemoryHeld",
+            Self::GpuOverRequested => "GpuOverRequested",
+            Self::GpuStuck => "GpuStuck",
+            Self::GpuThrottled => "GpuThrottled",
+            Self::GpuSick => "GpuSick",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waste that was found.
+//! Waste and faults that were found.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActivitySource, Bytes, GpuModel, NodeName, ObjectKey, Owner, Rate, Ratio, Timestamp, Uid,
+    ActivitySource, Bytes, Device, GpuModel, NodeName, ObjectKey, Owner, Ratio, Recommendation,
+    ThrottleReasons, Timestamp, Uid,
 };
 
 /// A pod that holds more GPU than it uses.
@@ -20,14 +21,19 @@ pub struct Finding {
     pub node: NodeName,
     /// Its controller.
     pub owner: Option<Owner>,
-    /// What kind of waste.
+    /// What kind of waste; never [`FindingKind::Throttled`] or [`FindingKind::Sick`], which are of
+    /// devices: see [`HardwareFinding`].
     pub kind: FindingKind,
-    /// The devices that it holds.
-    pub devices: Vec<crate::Device>,
+    /// The devices that it holds, as far as they are known.
+    pub devices: Vec<Device>,
+    /// Those of them that it never touched. Filled for [`FindingKind::OverRequested`].
+    pub untouched: Vec<Device>,
     /// Their model, where known.
     pub model: Option<GpuModel>,
-    /// What was measured.
-    pub usage: PodUsage,
+    /// What was measured; `None` for a pod that never ran.
+    pub usage: Option<PodUsage>,
+    /// Why it does not run. Filled for [`FindingKind::Stuck`].
+    pub stuck: Option<StuckReason>,
     /// How bad it is.
     pub score: WasteScore,
     /// The share of the devices that neither compute nor memory needs at their 95th percentile;
@@ -36,26 +42,51 @@ pub struct Finding {
     /// When waste of this kind was first announced for this pod; when it was found, where it was
     /// not announced yet.
     pub since: Timestamp,
-    /// What the reclaimable share costs per hour; `None` when that share or the node's price is not
-    /// known.
-    pub saving: Option<Rate>,
+    /// What to do about it, and what that saves.
+    pub recommendation: Recommendation,
 }
 
-/// Kinds of waste.
+/// Kinds of finding. A pod has at most one of those that are about its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FindingKind {
-    /// Nothing was computed in the whole window.
+    /// Nothing was computed in the whole window, and little memory is held.
     Idle,
     /// Less than the threshold was computed on average.
     Underutilized,
+    /// Nothing was computed in the whole window, and half of the memory or more is held.
+    MemoryHeld,
+    /// Several GPUs are held, of which some are used and some were never touched.
+    OverRequested,
+    /// GPUs are held by a pod that cannot run, or will not end.
+    Stuck,
+    /// A device computes at lower clocks than it could.
+    Throttled,
+    /// A device reports errors of its hardware.
+    Sick,
 }
 
 impl FindingKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Underutilized,
+        Self::MemoryHeld,
+        Self::OverRequested,
+        Self::Stuck,
+        Self::Throttled,
+        Self::Sick,
+    ];
+
     /// As text, in one word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "Idle",
             Self::Underutilized => "Underutilized",
+            Self::MemoryHeld => "MemoryHeld",
+            Self::OverRequested => "OverRequested",
+            Self::Stuck => "Stuck",
+            Self::Throttled => "Throttled",
+            Self::Sick => "Sick",
         }
     }
 }
@@ -63,6 +94,126 @@ impl FindingKind {
 impl fmt::Display for FindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why a pod that holds GPUs does not run, or does not end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StuckReason {
+    /// An image cannot be pulled.
+    ImagePull {
+        /// The kubelet's word, such as `ImagePullBackOff`.
+        says: Arc<str>,
+    },
+    /// A container ends again and again.
+    CrashLoop {
+        /// How often it was restarted.
+        restarts: u32,
+    },
+    /// Its containers cannot be created.
+    Creation {
+        /// The kubelet's word, such as `CreateContainerConfigError`.
+        says: Arc<str>,
+    },
+    /// It was to be gone by this time.
+    Terminating {
+        /// The end of its grace period.
+        due: Timestamp,
+    },
+}
+
+impl StuckReason {
+    /// As text, in one word.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::ImagePull { .. } => "ImagePull",
+            Self::CrashLoop { .. } => "CrashLoop",
+            Self::Creation { .. } => "Creation",
+            Self::Terminating { .. } => "Terminating",
+        }
+    }
+}
+
+impl fmt::Display for StuckReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ImagePull { says } => write!(f, "an image cannot be pulled ({says})"),
+            Self::CrashLoop { restarts } => {
+                write!(f, "a container ends again and again ({restarts} restarts)")
+            }
+            Self::Creation { says } => write!(f, "containers cannot be created ({says})"),
+            Self::Terminating { due } => write!(f, "it was to be gone by {due}"),
+        }
+    }
+}
+
+/// A device whose hardware needs a look. Whoever holds it is not to blame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HardwareFinding {
+    /// Its node.
+    pub node: NodeName,
+    /// Which.
+    pub device: Device,
+    /// Its model, where known.
+    pub model: Option<GpuModel>,
+    /// The pods that hold it.
+    pub holders: Vec<ObjectKey>,
+    /// What is wrong.
+    pub fault: HardwareFault,
+    /// When this was first announced for this device; when it was found, where it was not
+    /// announced yet.
+    pub since: Timestamp,
+}
+
+/// What is wrong with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HardwareFault {
+    /// It computes at lower clocks than it could, and not because nothing runs, because somebody
+    /// asked for it, or because full load reaches the power limit.
+    Throttled {
+        /// Why, over the window.
+        reasons: ThrottleReasons,
+        /// Share of the window's readings.
+        share: Ratio,
+    },
+    /// An XID error that stands for hardware.
+    Xid {
+        /// NVIDIA's number.
+        code: u32,
+    },
+    /// Memory errors that could not be corrected.
+    UncorrectedEcc {
+        /// How many since the driver was loaded.
+        count: u64,
+    },
+    /// Spare memory rows ran out.
+    RowRemapFailed,
+}
+
+impl HardwareFault {
+    /// The kind of finding that it is.
+    pub const fn kind(self) -> FindingKind {
+        match self {
+            Self::Throttled { .. } => FindingKind::Throttled,
+            Self::Xid { .. } | Self::UncorrectedEcc { .. } | Self::RowRemapFailed => {
+                FindingKind::Sick
+            }
+        }
+    }
+}
+
+impl fmt::Display for HardwareFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Throttled { reasons, share } => {
+                write!(f, "clocks held down in {share} of the window: {reasons}")
+            }
+            Self::Xid { code } => write!(f, "XID {code}"),
+            Self::UncorrectedEcc { count } => {
+                write!(f, "{count} memory errors that could not be corrected")
+            }
+            Self::RowRemapFailed => f.write_str("spare memory rows ran out"),
+        }
     }
 }
 
@@ -77,6 +228,8 @@ pub struct PodUsage {
     pub activity_mean: Ratio,
     /// 95th percentile of the same.
     pub activity_p95: Ratio,
+    /// 99th percentile of the same.
+    pub activity_p99: Ratio,
     /// Highest of the same.
     pub activity_max: Ratio,
     /// The counter that says so; the weakest one where devices differ.
@@ -85,8 +238,20 @@ pub struct PodUsage {
     pub fb_mean: Option<Ratio>,
     /// 95th percentile of the same.
     pub fb_p95: Option<Ratio>,
+    /// 99th percentile of framebuffer in use on the device that holds most.
+    pub fb_p99: Option<Bytes>,
     /// Highest framebuffer in use on one device.
     pub fb_max: Option<Bytes>,
+    /// Framebuffer of the smallest of the devices; `None` where no exporter says.
+    pub fb_total: Option<Bytes>,
+    /// Mean share of framebuffer in use on the devices that computed nothing; `None` where it is
+    /// not measured or there is no such device.
+    pub fb_untouched_mean: Option<Ratio>,
+    /// Framebuffer was constant on every device from the first reading: allocated in advance, so
+    /// that it says nothing about what is needed.
+    pub preallocated: bool,
+    /// Devices that computed anything in the window.
+    pub touched: u32,
 }
 
 /// How much of what a pod holds is wasted, 0 to 100.

@@ -314,6 +314,53 @@ pub struct GpuCount {
     pub count: u32,
 }
 
+/// A part of a GPU, or of what a pod holds: so many of so many equal parts.
+///
+/// Parts of one GPU that do not overlap add up to at most one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GpuShare {
+    part: u32,
+    of: u32,
+}
+
+impl GpuShare {
+    /// Nothing.
+    pub const NONE: Self = Self { part: 0, of: 1 };
+    /// All of it.
+    pub const ALL: Self = Self { part: 1, of: 1 };
+
+    /// `None` when `of` is zero or `part` is more than `of`.
+    pub const fn new(part: u32, of: u32) -> Option<Self> {
+        if of == 0 || part > of { None } else { Some(Self { part, of }) }
+    }
+
+    /// How many parts.
+    pub const fn part(self) -> u32 {
+        self.part
+    }
+
+    /// Of how many.
+    pub const fn of(self) -> u32 {
+        self.of
+    }
+
+    /// What is left of the whole.
+    pub const fn rest(self) -> Self {
+        Self { part: self.of - self.part, of: self.of }
+    }
+
+    /// As a ratio, for display and comparison.
+    pub fn as_ratio(self) -> crate::Ratio {
+        crate::Ratio::new(f64::from(self.part) / f64::from(self.of)).expect("part is at most of")
+    }
+}
+
+impl fmt::Display for GpuShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.part, self.of)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,8 @@
 
 use std::borrow::Cow;
 
+use crate::GpuShare;
+
 /// A MIG profile of one GPU model, such as `1g.5gb` of the A100-40GB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigProfileSpec {
@@ -96,6 +98,17 @@ impl MigGeometry {
     /// The position of the profile named `name` in [`MigGeometry::profiles`].
     pub fn profile_named(&self, name: &str) -> Option<usize> {
         self.profiles.iter().position(|profile| profile.name == name)
+    }
+
+    /// The part of the GPU that an instance of `profile` is, by memory slices.
+    ///
+    /// Not by compute slices: 4g and 3g fill a GPU with 7 of 7 of those and 8 of 8 memory slices,
+    /// but two 3g fill it with 6 of 7, and 4/7 + 1/2 would be more than a GPU. A placement is a
+    /// range of memory slices, so that parts of instances which fit together never add up to more
+    /// than one; the eighth that seven 1g leave unusable is nobody's.
+    pub fn share_of(&self, profile: &MigProfileSpec) -> GpuShare {
+        GpuShare::new(profile.memory_slices.into(), self.memory_slices.into())
+            .expect("no profile has more memory slices than its GPU")
     }
 
     /// Whether an instance of `profile` may be created at `start`.

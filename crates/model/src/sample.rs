@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Device, GpuModel, Milliwatts, NodeName, ObjectKey, Ratio, Timestamp, Uid};
+use crate::{Bytes, Device, GpuModel, HardwareReading, NodeName, ObjectKey, Ratio, Timestamp, Uid};
 
 /// One reading of one device, GPU instance, or pod's part of a shared device.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,19 +27,18 @@ pub struct GpuSample {
     /// Framebuffer in use.
     #[doc(alias = "DCGM_FI_DEV_FB_USED")]
     pub fb_used: Option<Bytes>,
+    /// Framebuffer that is free.
+    #[doc(alias = "DCGM_FI_DEV_FB_FREE")]
+    pub fb_free: Option<Bytes>,
+    /// Framebuffer that the driver keeps for itself.
+    #[doc(alias = "DCGM_FI_DEV_FB_RESERVED")]
+    pub fb_reserved: Option<Bytes>,
     /// Framebuffer in all: used + free + reserved, since no exporter reports the total by
     /// default.
     #[doc(alias = "DCGM_FI_DEV_FB_TOTAL")]
     pub fb_total: Option<Bytes>,
-    /// Power draw of the whole device.
-    #[doc(alias = "DCGM_FI_DEV_POWER_USAGE")]
-    pub power: Option<Milliwatts>,
-    /// Temperature of the whole device, in degrees Celsius.
-    #[doc(alias = "DCGM_FI_DEV_GPU_TEMP")]
-    pub temperature_celsius: Option<i16>,
-    /// Last XID error; zero means none since the driver was loaded.
-    #[doc(alias = "DCGM_FI_DEV_XID_ERRORS")]
-    pub xid: Option<u32>,
+    /// The condition of the whole device; nothing in it is about the holder alone.
+    pub hardware: HardwareReading,
 }
 
 /// What a sample's numbers are about.

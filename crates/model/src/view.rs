@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    Activity, CapacityType, Device, Finding, GpuModel, InstanceType, NodeName, ObjectKey, PodUsage,
-    Rate, Ratio, Refusal, Timestamp, Uid, UnknownGpus, WasteScore,
+    Activity, Bytes, CapacityType, Device, Finding, GpuModel, HardwareFinding, HardwareReading,
+    InstanceType, NodeName, ObjectKey, PodUsage, Rate, Ratio, Refusal, Timestamp, Uid, UnknownGpus,
+    WasteScore,
 };
 
 /// The immutable product of a tick. Cloning copies pointers. The default is that of no tick.
@@ -22,6 +23,8 @@ pub struct View {
     pub pods: Arc<[PodView]>,
     /// What stands, worst first.
     pub findings: Arc<[Finding]>,
+    /// Devices whose hardware needs a look, by node and device.
+    pub hardware: Arc<[HardwareFinding]>,
     /// What is not known, by node.
     pub unknown: Arc<[UnknownGpus]>,
     /// GPU pods for which nothing was decided at that judgement.
@@ -73,10 +76,12 @@ pub struct DeviceView {
     pub activity: Option<Activity>,
     /// Framebuffer in use.
     pub fb: Option<Ratio>,
-    /// Power of the whole device, in watts.
-    pub watts: Option<f64>,
-    /// Temperature of the whole device, in degrees Celsius.
-    pub celsius: Option<i16>,
+    /// Framebuffer that is free.
+    pub fb_free: Option<Bytes>,
+    /// Framebuffer in all.
+    pub fb_total: Option<Bytes>,
+    /// The condition of the whole device.
+    pub hardware: HardwareReading,
     /// When that was.
     pub at: Timestamp,
 }
@@ -122,9 +127,10 @@ pub struct Totals {
     pub by_capacity_type: Vec<CapacityTotals>,
     /// GPU nodes that are underutilized; `None` when that is not known of any node.
     pub nodes_underutilized: Option<u32>,
-    /// What standing findings would save per hour; `None` when none is known.
+    /// What following the recommendations of all standing findings would save per hour; `None`
+    /// when none is known.
     pub saving: Option<Rate>,
-    /// Findings whose saving is not known: no price, or memory that is not measured.
+    /// Findings whose saving is not known, because what they hold has no price.
     pub findings_unpriced: u32,
 }
 

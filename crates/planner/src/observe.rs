@@ -200,6 +200,8 @@ mod tests {
             node: node.map(NodeName::new),
             phase: PodPhase::Running,
             deleting: false,
+            deletion_due: None,
+            containers: model::ContainerState::default(),
             requests: Resources {
                 cpu: MilliCpu::new(100),
                 memory: Bytes::new(1),

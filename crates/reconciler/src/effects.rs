@@ -2,7 +2,7 @@
 
 use gpu_autoscaler_model::{
     Action, Announcement, Condition, ConditionKind, Effect, EffectId, Finding, FindingKind,
-    PolicyObject, Reason, Timestamp,
+    PolicyObject, Timestamp,
 };
 
 use crate::Policy;
@@ -49,44 +49,47 @@ fn announcement(state: &State, finding: &Finding) -> Option<(EffectId, Action)> 
         name: event.name,
         pod: finding.pod.clone(),
         pod_uid: finding.pod_uid.clone(),
-        reason: match finding.kind {
-            FindingKind::Idle => Reason::GpuIdle,
-            FindingKind::Underutilized => Reason::GpuUnderutilized,
-        },
+        reason: finding.kind.into(),
         message: message(finding).into(),
         at: finding.since,
     };
     Some((id, Action::Announce(announcement)))
 }
 
-/// What was found, in one sentence with its numbers and where they come from.
+/// What was found, in one sentence with its numbers and where they come from, and what to do.
 fn message(finding: &Finding) -> String {
-    let usage = &finding.usage;
     let devices = match finding.devices.len() {
+        0 => "GPUs".to_owned(),
         1 => "GPU".to_owned(),
         count => format!("{count} GPUs"),
     };
-    let what = match finding.kind {
-        FindingKind::Idle => "computed nothing",
-        FindingKind::Underutilized => "computed too little",
+    let what = match (finding.kind, &finding.stuck) {
+        (FindingKind::OverRequested, _) => {
+            format!("{} of {devices} untouched", finding.untouched.len())
+        }
+        (_, Some(stuck)) => format!("{devices} held, but {stuck}"),
+        (FindingKind::Underutilized, None) => format!("{devices} computed too little"),
+        (_, None) => format!("{devices} computed nothing"),
     };
-    let memory = match usage.fb_mean {
-        Some(mean) => format!("framebuffer {mean}"),
-        None => "framebuffer not measured".to_owned(),
-    };
-    let saving = match (finding.reclaimable, finding.saving) {
-        (Some(share), Some(rate)) => format!("{share} could be given back, {rate}"),
-        (Some(share), None) => format!("{share} could be given back, price not known"),
-        (None, _) => "what could be given back is not known".to_owned(),
+    let measured = finding.usage.as_ref().map_or(String::new(), |usage| {
+        let memory = match usage.fb_mean {
+            Some(mean) => format!("framebuffer {mean}"),
+            None => "framebuffer not measured".to_owned(),
+        };
+        let allocated = if usage.preallocated { " (preallocated)" } else { "" };
+        format!(
+            " for {} s: mean {} {} (p95 {}), {memory}{allocated}",
+            usage.observed_secs, usage.activity_source, usage.activity_mean, usage.activity_p95,
+        )
+    });
+    let saving = match finding.recommendation.saving {
+        Some(rate) => format!("saves {rate}"),
+        None => "price not known".to_owned(),
     };
     format!(
-        "{devices} {what} for {} s: mean {} {} (p95 {}), {memory}; waste score {:.0} of 100; \
-         {saving}",
-        usage.observed_secs,
-        usage.activity_source,
-        usage.activity_mean,
-        usage.activity_p95,
+        "{what}{measured}; waste score {:.0} of 100; {}: {saving}",
         finding.score.total(),
+        finding.recommendation.advice,
     )
 }
 
@@ -156,15 +159,20 @@ fn telemetry_complete(state: &State, object: &PolicyObject) -> Condition {
 
 fn waste_found(state: &State, object: &PolicyObject) -> Condition {
     let count = |kind| state.findings.values().filter(|f| f.kind == kind).count();
-    let (idle, under) = (count(FindingKind::Idle), count(FindingKind::Underutilized));
-    let (reason, message) = if idle + under == 0 {
+    let counts: Vec<String> = FindingKind::ALL
+        .into_iter()
+        .map(|kind| (count(kind), kind))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{count} {kind}"))
+        .collect();
+    let (reason, message) = if counts.is_empty() {
         ("NothingFound", "no pod wastes its GPUs".to_owned())
     } else {
-        ("WasteFound", format!("{idle} idle and {under} underutilized pods"))
+        ("WasteFound", format!("pods: {}", counts.join(", ")))
     };
     Condition {
         kind: ConditionKind::WasteFound,
-        holds: Some(idle + under > 0),
+        holds: Some(!counts.is_empty()),
         reason: reason.into(),
         message: message.into(),
         observed_generation: object.generation,

@@ -23,7 +23,7 @@ mod waste;
 #[cfg(test)]
 mod tests;
 
-use gpu_autoscaler_model::{ChargeLine, Delta, Effect, Refusal, Timestamp, View};
+use gpu_autoscaler_model::{ChargeLine, Delta, Effect, HistoryRecord, Refusal, Timestamp, View};
 
 pub use admit::admit;
 pub use policy::Policy;
@@ -37,6 +37,9 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// What was sealed since the last tick.
     pub charges: Vec<ChargeLine>,
+    /// What is to be kept of the past, each the whole of what is known under its key: the store
+    /// replaces it. Handing all of it back at the next start gives the same decisions.
+    pub history: Vec<HistoryRecord>,
     /// What was not used or not decided.
     pub report: Report,
     /// What readers see.
@@ -69,5 +72,6 @@ pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Polic
     }
     let effects = effects::decide(now, state, policy);
     let wake = state.wake(now, policy);
-    Outcome { effects, charges: Vec::new(), report, view: state.view.clone(), wake }
+    let view = state.view.clone();
+    Outcome { effects, charges: Vec::new(), history: Vec::new(), report, view, wake }
 }

@@ -1,6 +1,6 @@
 //! What nodes and parts of them cost per hour.
 
-use gpu_autoscaler_model::{GpuResource, Node, Pod, Rate};
+use gpu_autoscaler_model::{GpuResource, GpuShare, MigGeometry, Node, Pod, Rate};
 
 use crate::Policy;
 
@@ -12,24 +12,32 @@ pub(crate) fn node_rate(node: &Node, policy: &Policy) -> Option<Rate> {
     Some(price.rate)
 }
 
-/// The part of the node's price that a pod's GPUs stand for, by the number of GPUs: the machine
-/// is bought for them.
+/// What `freed` of the GPUs that a pod holds costs, by the part of the node's GPUs that they are:
+/// the machine is bought for them.
 ///
-/// `None` when the node has no price, or does not tell how many GPUs it has.
-pub(crate) fn pod_rate(node: &Node, pod: &Pod, policy: &Policy) -> Option<Rate> {
+/// `None` when the node has no price or does not tell how many GPUs it has, or when no table gives
+/// the part that a slice of its model is.
+pub(crate) fn part_rate(node: &Node, pod: &Pod, freed: GpuShare, policy: &Policy) -> Option<Rate> {
     let rate = node_rate(node, policy)?;
     let gpus = u64::from(node.gpus?);
     let replicas = node.sharing.map_or(1, |sharing| u64::from(sharing.replicas));
+    let model = || MigGeometry::for_product(node.gpu_model.as_ref()?.as_str());
     let mut total: Option<Rate> = None;
     for held in &pod.requests.gpus {
-        let count = u64::from(held.count);
-        let part = match &held.resource {
-            GpuResource::Whole | GpuResource::Shared => {
-                rate.share(count, gpus.checked_mul(replicas)?)?
+        let (slices, of_slices) = match &held.resource {
+            GpuResource::Whole | GpuResource::Shared => (1, 1),
+            GpuResource::Mig(profile) | GpuResource::MigShared(profile) => {
+                let geometry = model()?;
+                let at = geometry.profile_named(&profile.to_string())?;
+                let share = geometry.share_of(&geometry.profiles[at]);
+                (u64::from(share.part()), u64::from(share.of()))
             }
-            // What part of a device a slice is stands in the tables of its model.
-            GpuResource::Mig(_) | GpuResource::MigShared(_) => return None,
         };
+        let parts = u64::from(held.count).checked_mul(slices)?;
+        let all = gpus.checked_mul(replicas)?.checked_mul(of_slices)?;
+        // One division, so that nothing is rounded twice.
+        let part = rate
+            .share(parts.checked_mul(freed.part().into())?, all.checked_mul(freed.of().into())?)?;
         total = Some(match total {
             Some(sum) => sum.checked_add(part)?,
             None => part,

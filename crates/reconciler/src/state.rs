@@ -6,8 +6,8 @@ use std::time::Duration;
 use gpu_autoscaler_analysis::Window;
 use gpu_autoscaler_model::{
     AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, GpuModel, GpuSample,
-    Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid, UnknownGpus,
-    UnknownReason, View,
+    HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid,
+    UnknownGpus, UnknownReason, View,
 };
 
 use crate::{Policy, Report, observe};
@@ -27,6 +27,7 @@ pub struct State {
     pub(crate) announced: BTreeMap<ObjectKey, Option<Timestamp>>,
     pub(crate) findings: BTreeMap<Uid, Finding>,
     pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
+    pub(crate) hardware: Vec<HardwareFinding>,
     pub(crate) unknown: Vec<UnknownGpus>,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
     /// What edges cannot do now.
@@ -89,6 +90,7 @@ impl State {
             announced: BTreeMap::new(),
             findings: BTreeMap::new(),
             usages: BTreeMap::new(),
+            hardware: Vec::new(),
             unknown: Vec::new(),
             under_way: BTreeMap::new(),
             faults: Vec::new(),

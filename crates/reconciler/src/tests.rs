@@ -42,6 +42,8 @@ fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
         node: node.map(NodeName::from),
         phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
         deleting: false,
+        deletion_due: None,
+        containers: ContainerState::default(),
         requests: Resources {
             gpus: vec![GpuCount { resource: GpuResource::Whole, count: gpus }],
             ..Resources::default()
@@ -72,9 +74,9 @@ fn sample(secs: u64, node: &str, gpu: &str, pod: Option<&str>, activity: f64) ->
             .map(|ratio| Activity { ratio, source: ActivitySource::SmActive }),
         fb_used: Bytes::from_mib(2400),
         fb_total: Bytes::from_mib(24000),
-        power: None,
-        temperature_celsius: None,
-        xid: None,
+        fb_free: None,
+        fb_reserved: None,
+        hardware: HardwareReading::default(),
     }
 }
 
@@ -111,7 +113,7 @@ fn tick(secs: u64, state: &mut State, seen: &Delta) -> Outcome {
 fn render(outcome: &Outcome) -> String {
     let mut out = String::new();
     for f in outcome.view.findings.iter() {
-        let saving = f.saving.map_or("?".into(), |rate| format!("{rate:?}"));
+        let saving = f.recommendation.saving.map_or("?".into(), |rate| format!("{rate:?}"));
         out.push_str(&format!("{} {} {:.0} saves {saving}\n", f.kind, f.pod, f.score.total()));
     }
     for u in outcome.view.unknown.iter() {
@@ -146,12 +148,12 @@ fn the_idle_pod_is_found_the_busy_one_is_not_and_the_dark_one_is_unknown() {
     check(
         &tick(600, &mut State::new(), &world()),
         expect![[r#"
-        Idle ml/idle 96 saves 1.2762 USD/h
-        unknown n2 x1 ml/dark: no exporter reports it
-        unknown n2 x3 -: no exporter reports it
-        refused ml/waits: not scheduled yet
-        announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 %; waste score 96 of 100; 90.0 % could be given back, $1.28/h
-    "#]],
+            Idle ml/idle 96 saves 1.418 USD/h
+            unknown n2 x1 ml/dark: no exporter reports it
+            unknown n2 x3 -: no exporter reports it
+            refused ml/waits: not scheduled yet
+            announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 % (preallocated); waste score 96 of 100; stop it: saves $1.42/h
+        "#]],
     );
 }
 
@@ -235,16 +237,16 @@ fn conditions_say_what_was_found_and_are_not_repeated() {
     check(
         &outcome,
         expect![[r#"
-        Idle ml/idle 96 saves 1.2762 USD/h
-        unknown n2 x1 ml/dark: no exporter reports it
-        unknown n2 x3 -: no exporter reports it
-        refused ml/waits: not scheduled yet
-        announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 %; waste score 96 of 100; 90.0 % could be given back, $1.28/h
-        Ready=Some(true) DryRun: spec.dryRun is true: only reported
-        TelemetryComplete=Some(false) GpusUnknown: 4 not measured on node `n2`
-        WasteFound=Some(true) WasteFound: 1 idle and 0 underutilized pods
-        Degraded=Some(false) AllPartsWork: every part of the controller works
-    "#]],
+            Idle ml/idle 96 saves 1.418 USD/h
+            unknown n2 x1 ml/dark: no exporter reports it
+            unknown n2 x3 -: no exporter reports it
+            refused ml/waits: not scheduled yet
+            announce idle.89416f6a2271fe56: GPU computed nothing for 600 s: mean SM_ACTIVE 0.0 % (p95 0.0 %), framebuffer 10.0 % (preallocated); waste score 96 of 100; stop it: saves $1.42/h
+            Ready=Some(true) DryRun: spec.dryRun is true: only reported
+            TelemetryComplete=Some(false) GpusUnknown: 4 not measured on node `n2`
+            WasteFound=Some(true) WasteFound: pods: 1 Idle
+            Degraded=Some(false) AllPartsWork: every part of the controller works
+        "#]],
     );
     let Some(Action::SetConditions { conditions, .. }) = outcome.effects.last().map(|e| &e.action)
     else {

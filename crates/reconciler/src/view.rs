@@ -11,7 +11,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
     let mut findings: Vec<_> = state.findings.values().cloned().collect();
     // Worst first: by saving, then by score, then by name so that ties are the same everywhere.
     findings.sort_by(|a, b| {
-        let amount = |f: &gpu_autoscaler_model::Finding| f.saving.map(Rate::hourly);
+        let amount = |f: &gpu_autoscaler_model::Finding| f.recommendation.saving.map(Rate::hourly);
         amount(b)
             .cmp(&amount(a))
             .then_with(|| b.score.total().total_cmp(&a.score.total()))
@@ -23,6 +23,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
         judged: Some(now),
         devices: devices(state).into(),
         pods: pods(state).into(),
+        hardware: state.hardware.clone().into(),
         unknown: state.unknown.clone().into(),
         refusals: refusals.into(),
         totals: totals(state, &nodes),
@@ -47,8 +48,9 @@ fn devices(state: &State) -> Vec<DeviceView> {
             .collect(),
         activity: entry.last.activity,
         fb: entry.last.fb_used.zip(entry.last.fb_total).and_then(|(used, all)| used.of(all)),
-        watts: entry.last.power.map(|p| p.as_watts()),
-        celsius: entry.last.temperature_celsius,
+        fb_free: entry.last.fb_free,
+        fb_total: entry.last.fb_total,
+        hardware: entry.last.hardware,
         at: entry.last.at,
     })
     .collect()
@@ -73,7 +75,8 @@ fn pods(state: &State) -> Vec<PodView> {
 
 fn totals(state: &State, nodes: &[NodeView]) -> Totals {
     let rates: Vec<Option<Rate>> = nodes.iter().map(|node| node.rate).collect();
-    let savings: Vec<Option<Rate>> = state.findings.values().map(|f| f.saving).collect();
+    let savings: Vec<Option<Rate>> =
+        state.findings.values().map(|f| f.recommendation.saving).collect();
     let gpus = sum(nodes.iter().filter_map(|node| node.gpus));
     let requests = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     Totals {

@@ -1,14 +1,16 @@
 //! Judges every GPU pod, and names what is not known.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
-    EffectId, Finding, FindingKind, Node, NodeName, ObjectKey, Pod, PodPhase, PodUsage, Refusal,
-    RefusalReason, Timestamp, Uid, UnknownGpus, UnknownReason,
+    Advice, Device, EffectId, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare,
+    MigGeometry, Node, NodeName, ObjectKey, Pod, PodPhase, PodUsage, Ratio, Recommendation,
+    Refusal, RefusalReason, StuckReason, Timestamp, Uid, UnknownGpus, UnknownReason,
 };
 
-use crate::state::{PodEntry, State};
+use crate::state::{DeviceEntry, PodEntry, State};
 use crate::{Policy, Report, pricing};
 
 /// Judges all GPU pods; fills in findings, usages and unknowns of the state.
@@ -29,7 +31,13 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         let gpus = requested(&entry.pod);
         *held.entry(&node.name).or_default() += gpus;
         let usage = pod_usage(now, state, entry, node, policy);
+        let stuck = stuck(now, &entry.pod, policy);
         match &usage {
+            _ if stuck.is_some() => {
+                let finding =
+                    judge_stuck(now, state, entry, node, stuck, usage.as_ref().ok(), policy);
+                findings.insert(uid.clone(), finding);
+            }
             Ok(usage) => {
                 if let Some(finding) = judge(now, state, entry, node, usage, policy) {
                     findings.insert(uid.clone(), finding);
@@ -97,7 +105,24 @@ fn pod_usage(
         };
         return Err(entry.unusable.clone().unwrap_or(partly));
     }
-    analysis::usage(entry.windows.values(), now, &policy.waste)
+    let held = entry.windows.iter().map(|(device, window)| analysis::Held {
+        window,
+        share: held_share(&entry.pod, node, seen),
+        fb_total: device_entry(state, node, device).and_then(|entry| entry.last.fb_total),
+    });
+    analysis::usage(held, now, &policy.waste)
+}
+
+fn device_entry<'s>(state: &'s State, node: &Node, device: &Device) -> Option<&'s DeviceEntry> {
+    state.devices.get(&node.name)?.get(device)
+}
+
+/// The part that a pod holds of each of the `seen` devices that it was measured on.
+fn held_share(pod: &Pod, node: &Node, seen: u32) -> GpuShare {
+    let Some(sharing) = node.sharing else { return GpuShare::ALL };
+    // Several replicas of one pod may be of one device or of several; equal parts of those seen.
+    let of = sharing.replicas.saturating_mul(seen.max(1));
+    GpuShare::new(requested(pod).min(of), of).unwrap_or(GpuShare::ALL)
 }
 
 fn judge(
@@ -113,17 +138,19 @@ fn judge(
     if pod.phase != PodPhase::Running || now.since(started) < policy.waste.pod_age_min {
         return None;
     }
-    let verdict = analysis::judge(usage, &policy.waste)?;
-    let event = event_key(pod, verdict.kind);
-    let before = state.findings.get(&pod.uid).filter(|f| f.kind == verdict.kind);
-    let first = state.announced.get(&event).copied().flatten();
-    let saving = verdict.reclaimable.and_then(|share| {
-        pricing::pod_rate(node, pod, policy)?.share(share.as_ppm().into(), 1_000_000)
-    });
-    let model = entry
-        .windows
-        .keys()
-        .find_map(|device| state.devices.get(&node.name)?.get(device)?.model().cloned());
+    let devices = u32::try_from(entry.windows.len()).unwrap_or(u32::MAX);
+    let verdict = analysis::judge(usage, devices, None, &policy.waste)?;
+    let model = model_of(state, entry, node);
+    let (advice, need, freed) = {
+        let holding = holding(pod, node, model.as_ref());
+        analysis::advise(verdict.kind, usage, None, &holding, &policy.waste)
+    };
+    let untouched = if verdict.kind == FindingKind::OverRequested {
+        let idle = |window: &analysis::Window| window.activity_max() <= policy.waste.idle_up_to;
+        entry.windows.iter().filter(|(_, w)| idle(w)).map(|(device, _)| device.clone()).collect()
+    } else {
+        Vec::new()
+    };
     Some(Finding {
         pod_uid: pod.uid.clone(),
         pod: pod.key.clone(),
@@ -131,13 +158,120 @@ fn judge(
         owner: pod.owner.clone(),
         kind: verdict.kind,
         devices: entry.windows.keys().cloned().collect(),
-        model: model.or_else(|| node.gpu_model.clone()),
-        usage: usage.clone(),
+        untouched,
+        model,
+        usage: Some(usage.clone()),
+        stuck: None,
         score: verdict.score,
         reclaimable: verdict.reclaimable,
-        since: first.or(before.map(|f| f.since)).unwrap_or(now),
-        saving,
+        since: since(now, state, pod, verdict.kind),
+        recommendation: Recommendation {
+            advice,
+            need: Some(need),
+            freed,
+            saving: pricing::part_rate(node, pod, freed, policy),
+        },
     })
+}
+
+/// Why a pod that holds GPUs does not run or end, if that has lasted for long enough.
+fn stuck(now: Timestamp, pod: &Pod, policy: &Policy) -> Option<StuckReason> {
+    let lasting = |since: Timestamp| now.since(since) >= policy.waste.pod_age_min;
+    if let Some(due) = pod.deletion_due {
+        return lasting(due).then_some(StuckReason::Terminating { due });
+    }
+    if !lasting(pod.started?) {
+        return None;
+    }
+    let containers = &pod.containers;
+    let says = containers.waiting.as_ref();
+    // Between two ends the container runs for a while; the kubelet, too, counts it as one series
+    // until it has run for ten minutes.
+    let ended_lately = containers.last_end.is_some_and(|end| now.since(end) < CRASH_SERIES);
+    if containers.restarts >= CRASHES_MIN && ended_lately {
+        return Some(StuckReason::CrashLoop { restarts: containers.restarts });
+    }
+    match says.map(AsRef::as_ref)? {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+            Some(StuckReason::ImagePull { says: says?.clone() })
+        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            Some(StuckReason::Creation { says: says?.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// Restarts from which on it is a loop: one or two happen to anybody.
+const CRASHES_MIN: u32 = 3;
+
+/// Source: the kubelet's `MaxContainerBackOff` of 5 min, reset after twice that.
+const CRASH_SERIES: Duration = Duration::from_secs(600);
+
+fn judge_stuck(
+    now: Timestamp,
+    state: &State,
+    entry: &PodEntry,
+    node: &Node,
+    stuck: Option<StuckReason>,
+    usage: Option<&PodUsage>,
+    policy: &Policy,
+) -> Finding {
+    let pod = &entry.pod;
+    let freed = GpuShare::ALL;
+    Finding {
+        pod_uid: pod.uid.clone(),
+        pod: pod.key.clone(),
+        node: node.name.clone(),
+        owner: pod.owner.clone(),
+        kind: FindingKind::Stuck,
+        devices: entry.windows.keys().cloned().collect(),
+        untouched: Vec::new(),
+        model: model_of(state, entry, node),
+        usage: usage.cloned(),
+        stuck,
+        // What it holds serves nothing, whatever it was used for before.
+        score: analysis::waste_score(Ratio::ZERO, Some(Ratio::ZERO)),
+        reclaimable: Some(Ratio::ONE),
+        since: since(now, state, pod, FindingKind::Stuck),
+        recommendation: Recommendation {
+            advice: Advice::Stop,
+            need: None,
+            freed,
+            saving: pricing::part_rate(node, pod, freed, policy),
+        },
+    }
+}
+
+/// When waste of this kind was first announced for the pod, else first found.
+fn since(now: Timestamp, state: &State, pod: &Pod, kind: FindingKind) -> Timestamp {
+    let first = state.announced.get(&event_key(pod, kind)).copied().flatten();
+    let before = state.findings.get(&pod.uid).filter(|f| f.kind == kind);
+    first.or(before.map(|f| f.since)).unwrap_or(now)
+}
+
+/// The model of the devices that the pod holds, as their exporter says, else as the node does.
+/// `None` where they are of several: what is true of one of them need not be of the others.
+fn model_of(state: &State, entry: &PodEntry, node: &Node) -> Option<GpuModel> {
+    let mut models = entry.windows.keys().map(|device| device_entry(state, node, device)?.model());
+    let Some(Some(first)) = models.next() else { return node.gpu_model.clone() };
+    models.all(|model| model == Some(first)).then(|| first.clone())
+}
+
+/// What a pod holds, for sizing. Pods with several kinds of GPU resource have no one size.
+fn holding<'p>(pod: &'p Pod, node: &Node, model: Option<&GpuModel>) -> analysis::Holding<'p> {
+    let replicas = node.sharing.map_or(1, |sharing| sharing.replicas);
+    let geometry = model.and_then(|model| MigGeometry::for_product(model.as_str()));
+    let (each, geometry) = match pod.requests.gpus.as_slice() {
+        [GpuCount { resource: GpuResource::Mig(profile), .. }] => {
+            (analysis::Part::Instance(profile), geometry)
+        }
+        [GpuCount { resource: GpuResource::Whole, .. }] if replicas == 1 => {
+            (analysis::Part::Whole, geometry)
+        }
+        _ => (analysis::Part::Replica { of: replicas }, None),
+    };
+    analysis::Holding { count: requested(pod), each, geometry }
 }
 
 /// Identity of the announcement of one kind of waste of one pod.

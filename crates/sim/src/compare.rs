@@ -95,7 +95,10 @@ pub fn compare(truth: &Truth, view: &View) -> Comparison {
         let finding = findings.get(&pod.uid).copied();
         match pod.use_ {
             TrueUse::Borderline => result.borderline += 1,
-            TrueUse::Idle | TrueUse::Underutilized => {
+            TrueUse::Idle
+            | TrueUse::MemoryHeld
+            | TrueUse::OverRequested
+            | TrueUse::Underutilized => {
                 result.wasteful += 1;
                 if finding.is_some_and(|finding| is_right(pod, finding.kind)) {
                     result.found += 1;
@@ -136,10 +139,19 @@ pub fn compare(truth: &Truth, view: &View) -> Comparison {
 
 fn is_right(pod: &PodTruth, kind: FindingKind) -> bool {
     match (pod.use_, kind) {
-        (TrueUse::Idle, FindingKind::Idle) => true,
-        (TrueUse::Underutilized, FindingKind::Underutilized) => true,
+        (TrueUse::Idle, FindingKind::Idle)
+        | (TrueUse::MemoryHeld, FindingKind::MemoryHeld)
+        | (TrueUse::OverRequested, FindingKind::OverRequested)
+        | (TrueUse::Underutilized, FindingKind::Underutilized) => true,
+        // Memory at the threshold; or not measured, as of a pod alone on a shared GPU.
+        (TrueUse::Idle, FindingKind::MemoryHeld) => pod.fb.is_some_and(|fb| fb > 0.48),
+        (TrueUse::MemoryHeld, FindingKind::Idle) => {
+            pod.shared || pod.fb.is_some_and(|fb| fb < 0.52)
+        }
         // A counter that looks at one second in thirty can miss every burst of ten minutes.
-        (TrueUse::Underutilized, FindingKind::Idle) => pod.load == Load::FivePercent,
+        (TrueUse::Underutilized, FindingKind::Idle | FindingKind::MemoryHeld) => {
+            pod.load == Load::FivePercent
+        }
         _ => false,
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Device, GpuModel, GpuSample, Holder, Milliwatts, NodeName, ObjectKey,
-    Ratio, SampleScope, Timestamp, Uid,
+    Activity, ActivitySource, Device, GpuModel, GpuSample, HardwareReading, Holder, Milliwatts,
+    NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
 };
 
 use crate::Chance;
@@ -121,9 +121,14 @@ pub(crate) fn samples(
             }),
             fb_used: own(&|r| r.fb_used_mib).then(|| mib(reading.fb_used_mib)),
             fb_total: (!part).then(|| mib(total)),
-            power: Milliwatts::from_watts(reading.watts).filter(|_| !part),
-            temperature_celsius: (!part).then_some(reading.celsius),
-            xid: Some(0),
+            fb_free: (!part).then(|| mib(reading.fb_free_mib)),
+            fb_reserved: (!part).then(|| mib(reading.fb_reserved_mib)),
+            hardware: HardwareReading {
+                power: Milliwatts::from_watts(reading.watts).filter(|_| !part),
+                temperature_celsius: (!part).then_some(reading.celsius),
+                xid: Some(0),
+                ..HardwareReading::default()
+            },
         }
     };
     readings.iter().map(sample).collect()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    GpuCount, Labels, MilliCpu, NodeName, ObjectKey, Owner, Pod, PodPhase, ResourceVersion,
-    Resources, Timestamp, Uid,
+    ContainerState, GpuCount, Labels, MilliCpu, NodeName, ObjectKey, Owner, Pod, PodPhase,
+    ResourceVersion, Resources, Timestamp, Uid,
 };
 
 use crate::node::mib;
@@ -78,6 +78,11 @@ impl SimPod {
             node,
             phase: self.phase,
             deleting: self.deleting,
+            deletion_due: None,
+            containers: ContainerState {
+                image: Some(format!("registry.example/{}", self.job.owner_kind).into()),
+                ..ContainerState::default()
+            },
             requests: Resources {
                 cpu: MilliCpu::new(4_000 * u64::from(self.job.count)),
                 memory: mib(16_384 * u64::from(self.job.count)),

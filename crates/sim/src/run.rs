@@ -220,7 +220,7 @@ impl Tally {
             standing.millis = standing.millis.saturating_add(millis);
             let devices = finding.devices.len() as u128;
             standing.held += GpuMillis::new(u128::from(millis) * devices);
-            add(&mut standing.saving, finding.saving, millis);
+            add(&mut standing.saving, finding.recommendation.saving, millis);
         }
     }
 }
@@ -228,8 +228,8 @@ impl Tally {
 /// Writes down what was judged: every finding with its numbers, every unknown with its reason.
 fn note_judgement(decided: &mut String, view: &View) {
     for finding in view.findings.iter() {
-        let mean = finding.usage.activity_mean.as_ppm();
-        let saving = finding.saving.map_or(-1, |rate| rate.hourly().as_nanos());
+        let mean = finding.usage.as_ref().map_or(0, |usage| usage.activity_mean.as_ppm());
+        let saving = finding.recommendation.saving.map_or(-1, |rate| rate.hourly().as_nanos());
         let _ = write!(decided, "{}{}{mean},{saving};", finding.pod_uid, finding.kind.as_str());
     }
     for unknown in view.unknown.iter() {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::curve::Load;
 use crate::node::SimNode;
 use crate::pod::SimPod;
-use crate::reading::{nth_device, slice_of_time};
+use crate::reading::nth_device;
 use crate::spec::{Counter, Layout};
 
 /// The published rule by which waste is judged: a mean below the threshold for a while, over a
@@ -76,13 +76,18 @@ pub struct PodTruth {
     pub node: Option<NodeName>,
     /// Devices or instances that it holds; replicas of one GPU once each.
     pub devices: Vec<Device>,
+    /// Whether it holds replicas of shared devices.
+    pub shared: bool,
     /// What it does.
     pub load: Load,
     /// What an observer must say of it.
     #[serde(rename = "use")]
     pub use_: TrueUse,
-    /// Exact mean share of compute over window and devices; `None` before it is bound.
+    /// Exact mean share of compute over window and devices, of the part that it holds of a shared
+    /// one; `None` before it is bound.
     pub activity_mean: Option<f64>,
+    /// The same of each slot that it holds, over all that any window of the last minutes shows.
+    pub device_means: Vec<f64>,
     /// Share of its devices' framebuffer in use now; `None` before it is bound.
     pub fb: Option<f64>,
 }
@@ -97,8 +102,12 @@ pub enum TrueUse {
     Unknown,
     /// It is too young to be judged.
     Young,
-    /// Nothing was computed: it must be found.
+    /// Nothing was computed, and little memory is held: it must be found.
     Idle,
+    /// Nothing was computed, and half of the memory or more is held: it must be found.
+    MemoryHeld,
+    /// Some of its devices are used and some never were: it must be found.
+    OverRequested,
     /// Clearly less than the threshold was computed: it must be found.
     Underutilized,
     /// Clearly more was computed: it may not be accused.
@@ -135,6 +144,7 @@ pub(crate) fn judge(
         pod: pod.key.clone(),
         node: node.map(|node| node.object.name.clone()),
         devices,
+        shared: node.is_some_and(|node| matches!(node.spec.layout, Layout::TimeSliced { .. })),
         load: pod.job.curve.load,
         use_: bound.map_or(TrueUse::Pending, |(binding, node)| {
             let since = observed_since.map(|since| since.max(binding.at));
@@ -142,6 +152,10 @@ pub(crate) fn judge(
             true_use(pod, node, &seen, rule, at)
         }),
         activity_mean: mean(at),
+        device_means: bound.map_or_else(Vec::new, |(binding, node)| {
+            let reach = rule.window + rule.sustained + rule.lag;
+            device_means(pod, node, at.before(reach).max(binding.at), at)
+        }),
         fb,
     }
 }
@@ -156,12 +170,17 @@ fn window_mean(pod: &SimPod, node: &SimNode, rule: &Rule, to: Timestamp) -> f64 
     let sum: f64 = binding
         .slots
         .iter()
-        .map(|&slot| {
-            let nth = nth_device(pod, &node.slots[slot], node);
-            slice_of_time(node, pod.mean_activity(nth, from, to))
-        })
+        .map(|&slot| pod.mean_activity(nth_device(pod, &node.slots[slot], node), from, to))
         .sum();
     sum / binding.slots.len().max(1) as f64
+}
+
+/// Exact mean of each of the pod's devices between two instants.
+fn device_means(pod: &SimPod, node: &SimNode, from: Timestamp, to: Timestamp) -> Vec<f64> {
+    let slots = pod.bound.iter().flat_map(|binding| &binding.slots);
+    slots
+        .map(|&slot| pod.mean_activity(nth_device(pod, &node.slots[slot], node), from, to))
+        .collect()
 }
 
 /// What an observer had of a pod.
@@ -207,25 +226,31 @@ fn true_use(pod: &SimPod, node: &SimNode, seen: &Seen, rule: &Rule, at: Timestam
             window_mean(pod, node, rule, at.before(Duration::from_secs(30 * step)))
         })
     };
+    // The whole of what any windows of the last minutes could show.
+    let reach = rule.window + rule.sustained + rule.lag;
+    let settled = rule.window + rule.lag;
+    let is_settled = age >= settled && at.since(observed_since) >= settled;
+    let devices = device_means(pod, node, at.before(reach.min(age)), at);
+    if !shared && devices.contains(&0.0) && devices.iter().any(|mean| *mean > 0.0) {
+        // A device that is hardly used may look unused through a counter that looks rarely.
+        let certain = is_settled && devices.iter().all(|mean| *mean == 0.0 || *mean > 0.5);
+        return if certain { TrueUse::OverRequested } else { TrueUse::Borderline };
+    }
     if means(rule.lag).all(|mean| mean > rule.threshold + tolerance) {
         return TrueUse::Busy;
     }
-    let settled = rule.window + rule.lag;
-    if age < settled || at.since(observed_since) < settled {
+    if !is_settled {
         return TrueUse::Borderline;
     }
-    // The whole of what any window of the last minutes could show.
-    let reach = rule.window + rule.sustained + rule.lag;
-    let whole = Rule { window: reach.min(age), ..*rule };
-    if window_mean(pod, node, &whole, at) == 0.0 {
-        return TrueUse::Idle;
+    if devices.iter().all(|mean| *mean == 0.0) {
+        return if seen.fb < 0.5 { TrueUse::Idle } else { TrueUse::MemoryHeld };
     }
     let clearly_low = |mean: f64| {
         let (activity, fb) = ((mean + tolerance).min(1.0), (seen.fb + 0.02).min(1.0));
         let score = 60.0 * (1.0 - activity) + 40.0 * (1.0 - fb);
         activity < rule.threshold && score > rule.score_above
     };
-    // A replica of a shared GPU has no threshold of its own that everybody would agree on.
+    // Of a pod that is alone on a shared GPU its own lines may be copies of the device's.
     if !shared && means(rule.sustained + rule.lag).all(clearly_low) {
         TrueUse::Underutilized
     } else {

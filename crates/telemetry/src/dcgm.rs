@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Bytes, Device, GpuInstance, GpuModel, GpuSample, Holder, Milliwatts,
-    NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
+    Activity, ActivitySource, Bytes, Device, GpuInstance, GpuModel, GpuSample, HardwareReading,
+    Holder, Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
 };
 
 use crate::exposition::Series;
@@ -329,10 +329,15 @@ fn sample(
         scope,
         activity,
         fb_used,
+        fb_free,
+        fb_reserved,
         fb_total,
-        power: read.value(7, Milliwatts::from_watts),
-        temperature_celsius: read.value(8, |v| (v <= 1000.0).then_some(v as i16)),
-        xid: read.value(9, |v| (v <= f64::from(u32::MAX)).then_some(v as u32)),
+        hardware: HardwareReading {
+            power: read.value(7, Milliwatts::from_watts),
+            temperature_celsius: read.value(8, |v| (v <= 1000.0).then_some(v as i16)),
+            xid: read.value(9, |v| (v <= f64::from(u32::MAX)).then_some(v as u32)),
+            ..HardwareReading::default()
+        },
     }
 }
 

@@ -82,6 +82,7 @@ pub fn truth(
                 "young": pod.use_ == TrueUse::Young,
                 "activityMeanLow": low,
                 "activityMeanHigh": high,
+                "deviceMeans": pod.device_means,
                 "framebuffer": pod.fb,
             }))
         })

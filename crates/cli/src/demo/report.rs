@@ -225,7 +225,7 @@ impl Report {
 impl Waste {
     fn new(driver: &Driver) -> Self {
         let tally = driver.tally();
-        let kinds = [FindingKind::Idle, FindingKind::Underutilized].map(|kind| {
+        let kinds = FindingKind::ALL.map(|kind| {
             let standing =
                 || tally.findings.iter().filter(move |((_, k), _)| *k == kind).map(|(_, one)| one);
             let mut held = GpuMillis::new(0);
@@ -246,7 +246,7 @@ impl Waste {
             reclaimable: tally.saving.map(Amount::from),
             // For display: the amounts themselves are exact.
             share: share.map(|(cost, saving)| saving.as_nanos() as f64 / cost.as_nanos() as f64),
-            kinds: kinds.into(),
+            kinds: kinds.into_iter().filter(|kind| kind.pods > 0).collect(),
         }
     }
 
@@ -275,8 +275,8 @@ fn narrow(findings: &[Finding]) -> Rows {
             f.kind.clone(),
             clip_middle(&format!("{}/{}", f.namespace, f.pod), POD_MAX),
             f.devices.len().to_string(),
-            fleet_table::percent(Some(f.usage.activity_mean)),
-            fleet_table::percent(f.usage.fb_mean),
+            fleet_table::percent(f.usage.as_ref().map(|usage| usage.activity_mean)),
+            fleet_table::percent(f.usage.as_ref().and_then(|usage| usage.fb_mean)),
             fleet_table::money(f.saving_per_hour.as_ref()),
         ]
     };

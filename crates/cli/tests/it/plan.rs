@@ -19,8 +19,8 @@ fn a_dump_with_metrics_is_judged() {
     expect![[r#"
         === Waste ===
         KIND           NAMESPACE  POD                 GPUS  COMPUTE  MEMORY  SCORE  SAVES/H
-        Underutilized  ml-serve   embed-6d9f7c-x2x7p     1     9.0%    6.3%     92    $6.26
-        Idle           research   jupyter-bob-0          2     0.0%       -     60        -
+        Idle           research   jupyter-bob-0          2     0.0%       -     60   $13.76
+        Underutilized  ml-serve   embed-6d9f7c-x2x7p     1     9.0%    6.3%     92    $6.02
 
         === Not decided ===
         NAMESPACE  POD    WHY
@@ -36,7 +36,7 @@ fn a_dump_with_metrics_is_judged() {
         GPU nodes:        1
         GPUs:             8, 5 measured, 14 requested
         Cost per hour:    $55.04
-        Could save:       $6.26 per hour (the saving of 1 more is not known)
+        Could save:       $19.78 per hour
         Pods:             2 with waste, 2 without, 2 not decided
         Basis:            one snapshot, taken to have lasted for 10 minutes
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
@@ -105,8 +105,8 @@ fn yaml_and_csv_carry_the_same_pods() {
     let csv = plan(&["-f", "cluster.yaml", "-m", "metrics.prom", "-o", "csv"], "");
     expect![[r#"
         result,namespace,pod,node,reason,saving_per_hour
-        found,ml-serve,embed-6d9f7c-x2x7p,gpu-node-a,Underutilized,6.2608
-        found,research,jupyter-bob-0,gpu-node-a,Idle,
+        found,research,jupyter-bob-0,gpu-node-a,Idle,13.76
+        found,ml-serve,embed-6d9f7c-x2x7p,gpu-node-a,Underutilized,6.02
         placed,ml-train,llama-ft-0,gpu-node-a,used,
         placed,research,dark,gpu-node-a,unknown,
         refused,research,waits,,not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.,

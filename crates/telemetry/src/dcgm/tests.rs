@@ -28,7 +28,7 @@ fn render(text: &str) -> String {
             show(s.activity.map(|a| format!("{} {}", a.source, a.ratio))),
             show(s.fb_used.map(|b| b.as_mib().to_string())),
             show(s.fb_total.map(|b| b.as_mib().to_string())),
-            show(s.power.map(|p| format!("{} W", p.as_watts()))),
+            show(s.hardware.power.map(|p| format!("{} W", p.as_watts()))),
         ));
     }
     for d in dropped {
