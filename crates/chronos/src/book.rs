@@ -11,14 +11,17 @@
 //! * An id is used once: `serial` only grows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gpu_autoscaler_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::index::Stored;
 use crate::lease::{
     EndReason, Lease, LeaseId, Phase, ProcessId, Reservation, ReservationId, Ticket,
 };
 use crate::quantity::{Boottime, Span};
+use crate::queue::Queue;
 
 /// Half-life of the usage that fair share compares: what was used a day ago counts half.
 pub const USAGE_HALF_LIFE: Span = Span::from_secs(86_400);
@@ -152,8 +155,9 @@ impl Usage {
 pub struct Book {
     boot: String,
     serial: u64,
-    leases: BTreeMap<LeaseId, Lease>,
-    tickets: BTreeMap<LeaseId, Ticket>,
+    /// Shared, so that a copy of a book with a thousand leases costs little.
+    leases: BTreeMap<LeaseId, Arc<Lease>>,
+    tickets: Queue,
     reservations: BTreeMap<ReservationId, Reservation>,
     usage: BTreeMap<u32, Usage>,
 }
@@ -174,17 +178,17 @@ impl Book {
 
     /// Live leases in the order of their ids.
     pub fn leases(&self) -> impl ExactSizeIterator<Item = &Lease> {
-        self.leases.values()
+        self.leases.values().map(|lease| &**lease)
     }
 
     /// The live lease of that name.
     pub fn lease(&self, id: &LeaseId) -> Option<&Lease> {
-        self.leases.get(id)
+        self.leases.get(id).map(|lease| &**lease)
     }
 
-    /// Waiting tickets in the order of their ids, which is not the order of service.
-    pub fn tickets(&self) -> impl ExactSizeIterator<Item = &Ticket> {
-        self.tickets.values()
+    /// Who waits.
+    pub fn tickets(&self) -> &Queue {
+        &self.tickets
     }
 
     /// The ticket of that name.
@@ -205,14 +209,23 @@ impl Book {
     /// Usage of `uid` at `now`, the running leases included, in decayed GPU-seconds.
     pub fn usage(&self, uid: u32, now: Boottime) -> f64 {
         let ended = self.usage.get(&uid).copied().unwrap_or_default().at(now);
-        let running = self.leases.values().filter(|l| l.owner.uid == uid);
-        ended + running.map(|l| gpu_secs(l, now)).sum::<f64>()
+        let running = self.leases().filter(|l| l.owner.uid == uid);
+        running.fold(ended, |sum, lease| sum + gpu_secs(lease, now))
+    }
+
+    /// [`Book::usage`] of every user who has used anything.
+    pub fn usages(&self, now: Boottime) -> BTreeMap<u32, f64> {
+        let ended = self.usage.iter().map(|(uid, usage)| (*uid, usage.at(now)));
+        let mut usages: BTreeMap<u32, f64> = ended.collect();
+        for lease in self.leases() {
+            *usages.entry(lease.owner.uid).or_default() += gpu_secs(lease, now);
+        }
+        usages
     }
 
     /// When a guard has to act next: the earliest deadline of any lease or ticket.
     pub fn next_due(&self) -> Option<Boottime> {
-        let leases = self.leases.values().map(Lease::due);
-        leases.chain(self.tickets.values().map(|t| t.until)).min()
+        self.leases().map(Lease::due).chain(self.tickets.next_until()).min()
     }
 
     /// Changes the book by one event.
@@ -239,20 +252,22 @@ impl Book {
                     self.reservations.remove(taken_up);
                 }
                 self.serial = self.serial.max(serial_after(&lease.id));
-                self.leases.insert(lease.id.clone(), (**lease).clone());
+                self.leases.insert(lease.id.clone(), Arc::new((**lease).clone()));
             }
             Event::Queued(ticket) => {
-                if self.tickets.contains_key(&ticket.id) {
+                if self.tickets.get(&ticket.id).is_some() {
                     return Err(refuse("the ticket exists"));
                 }
                 if ticket.resumes != self.leases.contains_key(&ticket.id) {
                     return Err(refuse("a ticket has a lease exactly when it resumes one"));
                 }
                 self.serial = self.serial.max(serial_after(&ticket.id));
-                self.tickets.insert(ticket.id.clone(), (**ticket).clone());
+                self.tickets.insert((**ticket).clone());
             }
             Event::Left { id } => {
-                self.tickets.remove(id).ok_or_else(|| refuse("there is no such ticket"))?;
+                if !self.tickets.remove(id) {
+                    return Err(refuse("there is no such ticket"));
+                }
             }
             Event::Reserved(reservation) => {
                 if self.reservations.contains_key(&reservation.id) {
@@ -289,7 +304,7 @@ impl Book {
             | Event::Resumed { id, .. } => id,
             _ => unreachable!("`apply` handles every event that has no lease"),
         };
-        let lease = self.leases.get_mut(id).ok_or("there is no such lease")?;
+        let lease = Arc::make_mut(self.leases.get_mut(id).ok_or("there is no such lease")?);
         match (event, &mut lease.phase) {
             (Event::Extended { deadline, .. }, Phase::Active) => lease.deadline = *deadline,
             (Event::Attached { process, .. }, Phase::Active) => {
@@ -330,9 +345,34 @@ impl Book {
         std::iter::once(opened)
             .chain(self.usage.iter().map(used))
             .chain(self.reservations.values().cloned().map(|r| Event::Reserved(Box::new(r))))
-            .chain(self.leases.values().cloned().map(|l| Event::Granted(Box::new(l))))
-            .chain(self.tickets.values().cloned().map(|t| Event::Queued(Box::new(t))))
+            .chain(self.leases().cloned().map(|l| Event::Granted(Box::new(l))))
+            .chain(self.tickets.iter().cloned().map(|t| Event::Queued(Box::new(t))))
             .collect()
+    }
+
+    /// What an index keeps of this book beside its tickets and its place in the journal.
+    pub(crate) fn stored(&self) -> Stored {
+        Stored {
+            boot: self.boot.clone(),
+            serial: self.serial,
+            usage: self.usage.iter().map(|(uid, u)| (*uid, u.gpu_secs, u.at)).collect(),
+            reservations: self.reservations.values().cloned().collect(),
+            leases: self.leases().cloned().collect(),
+            ..Stored::default()
+        }
+    }
+
+    /// The book of an index.
+    pub(crate) fn restored(stored: Stored, tickets: Queue) -> Self {
+        let usage = stored.usage.into_iter();
+        Self {
+            boot: stored.boot,
+            serial: stored.serial,
+            leases: stored.leases.into_iter().map(|l| (l.id.clone(), Arc::new(l))).collect(),
+            tickets,
+            reservations: stored.reservations.into_iter().map(|r| (r.id.clone(), r)).collect(),
+            usage: usage.map(|(uid, gpu_secs, at)| (uid, Usage { gpu_secs, at })).collect(),
+        }
     }
 }
 

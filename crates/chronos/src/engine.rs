@@ -11,6 +11,7 @@
 
 use crate::book::{Book, Event};
 use crate::expiry::Diligence;
+use crate::index;
 use crate::journal::{self, JournalError};
 use crate::lease::{Binding, Gpu, Lease, LeaseId, Phase, ProcessId, Request, Ticket};
 use crate::planner::{self, Planned, Verdict};
@@ -83,12 +84,14 @@ pub struct Engine<W: World> {
     pub(crate) book: Book,
     pub(crate) mark: Mark,
     lines: usize,
+    /// Of those, the lines before the index that was read or written last.
+    indexed: usize,
 }
 
 impl<W: World> Engine<W> {
     /// An engine that has read nothing yet.
     pub fn new(world: W) -> Self {
-        Self { world, book: Book::default(), mark: Mark::default(), lines: 0 }
+        Self { world, book: Book::default(), mark: Mark::default(), lines: 0, indexed: 0 }
     }
 
     /// The book as it was last read.
@@ -130,15 +133,39 @@ impl<W: World> Engine<W> {
 
     fn forget(&mut self) {
         self.mark = Mark::default();
-        self.lines = 0;
+        (self.lines, self.indexed) = (0, 0);
+    }
+
+    /// Takes the book from the index, where there is one of the journal that is in place.
+    fn open_index(&mut self) -> Done<(), W> {
+        let Some((file, bytes)) = self.world.index().map_err(Error::World)? else { return Ok(()) };
+        if let Some(index) = index::read(bytes).filter(|index| index.mark.file == file) {
+            (self.book, self.mark) = (index.book, index.mark);
+            (self.lines, self.indexed) = (index.lines, index.lines);
+        }
+        Ok(())
     }
 
     fn catch_up(&mut self) -> Done<(), W> {
+        if self.mark == Mark::default() {
+            self.open_index()?;
+        }
+        match self.read_on() {
+            // An index that the lines after it do not follow from is not used.
+            Err(Error::Journal(_)) if self.indexed > 0 => {
+                self.forget();
+                self.read_on()
+            }
+            read => read,
+        }
+    }
+
+    fn read_on(&mut self) -> Done<(), W> {
         let tail = self.world.read(self.mark).map_err(Error::World)?;
         if tail.file != self.mark.file {
-            self.mark = Mark { file: tail.file, length: 0 };
+            self.forget();
+            self.mark.file = tail.file;
             self.book = Book::default();
-            self.lines = 0;
         }
         match journal::read(&tail.bytes, &mut self.book) {
             Ok(length) => {
@@ -147,7 +174,8 @@ impl<W: World> Engine<W> {
                 Ok(())
             }
             Err(error) => {
-                self.forget();
+                // Half of the lines may be in the book.
+                self.mark = Mark::default();
                 Err(error.into())
             }
         }
@@ -211,6 +239,9 @@ impl<W: World> Engine<W> {
 
     fn rewrite(&mut self, book: Book) -> Done<(), W> {
         let events = book.snapshot();
+        // First, so that there is never an index of another journal.
+        self.world.remove_index().map_err(Error::World)?;
+        self.indexed = 0;
         self.mark = self.world.replace(&journal::lines(&events)).map_err(Error::World)?;
         self.lines = events.len();
         self.book = book;
@@ -242,6 +273,11 @@ impl<W: World> Engine<W> {
             if self.rewrite(book).is_err() {
                 self.forget();
             }
+        } else if self.lines - self.indexed >= self.world.index_after() {
+            self.indexed = self.lines;
+            // A cache: without it the next process reads more lines.
+            let bytes = index::write(&self.book, self.mark, self.lines);
+            let _ = self.world.keep_index(&bytes);
         }
         Ok(())
     }
@@ -337,7 +373,7 @@ impl<W: World> Engine<W> {
         asked: Option<&Ticket>,
     ) -> Done<Vec<Event>, W> {
         let mut events = Vec::new();
-        if asked.is_none() && self.book.tickets().len() == 0 {
+        if asked.is_none() && self.book.tickets().is_empty() {
             return Ok(events);
         }
         // Copied when it has to change only: it may hold ten thousand tickets.

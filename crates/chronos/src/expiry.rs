@@ -69,12 +69,14 @@ impl<W: World> Engine<W> {
         }
         self.suspend_overdue(now)?;
         let strays = if diligence == Diligence::Full { self.strays()? } else { Vec::new() };
-        self.mark_endings(&strays, diligence)?;
+        if diligence == Diligence::Due || !self.is_settled(&strays)? {
+            self.mark_endings(&strays, diligence)?;
+        }
         let mut processes = self.end_marked()?;
         if diligence == Diligence::Full {
             let bound = self.book.leases().filter(|l| l.binding == Binding::Creator);
             processes.extend(bound.map(|lease| lease.creator.clone()));
-            processes.extend(self.book.tickets().take(planner::DEPTH).map(|t| t.waiter.clone()));
+            processes.extend(self.served_first(now).into_iter().map(|(_, waiter)| waiter));
         }
         let now = self.world.now();
         Ok(Watch { due: self.next_due(now), processes })
@@ -109,23 +111,58 @@ impl<W: World> Engine<W> {
         Ok(strays)
     }
 
+    /// Whether a guard's round would mark and grant nothing. It is looked at without the lock, so
+    /// that a guard that every grant wakes is in nobody's way.
+    fn is_settled(&mut self, strays: &[LeaseId]) -> Done<bool, W> {
+        let now = self.world.now();
+        let over = self.next_due(now).is_some_and(|due| due <= now.boot)
+            || self.book.leases().any(|lease| ending(lease, now, strays).is_some())
+            || !self.over_tickets(now, Diligence::Full).is_empty();
+        let fences = self.world.fences().map_err(Error::World)?;
+        if over || fences.iter().any(|id| self.book.lease(id).is_none()) {
+            return Ok(false);
+        }
+        if self.book.tickets().is_empty() {
+            return Ok(true);
+        }
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        let plan = planner::plan(&self.book, &gpus, now, None);
+        Ok(!plan.iter().any(|planned| matches!(planned.verdict, Verdict::Now(_))))
+    }
+
+    /// Tickets whose time is over and, for a guard, those that are served first and that nobody
+    /// waits for any more.
+    fn over_tickets(&mut self, now: Now, diligence: Diligence) -> Vec<LeaseId> {
+        let mut over = self.book.tickets().given_up(now.boot);
+        if diligence == Diligence::Full {
+            for (id, waiter) in self.served_first(now) {
+                if !self.world.alive(&waiter) && !over.contains(&id) {
+                    over.push(id);
+                }
+            }
+        }
+        over
+    }
+
+    /// The tickets that are promised a start, and who waits for each.
+    fn served_first(&self, now: Now) -> Vec<(LeaseId, ProcessId)> {
+        let used = self.book.usages(now.boot);
+        let first = self.book.tickets().first(None, &used, now.boot, planner::DEPTH);
+        first.into_iter().map(|ticket| (ticket.id.clone(), ticket.waiter.clone())).collect()
+    }
+
     /// Marks what is over as ending, and drops tickets and windows whose time is over.
     fn mark_endings(&mut self, strays: &[LeaseId], diligence: Diligence) -> Done<(), W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         self.transact(|engine, now| {
             let mut events: Vec<Event> =
                 engine.book.leases().filter_map(|lease| ending(lease, now, strays)).collect();
-            let tickets: Vec<Ticket> = engine.book.tickets().cloned().collect();
-            let mut looked_at = 0;
-            for ticket in tickets {
-                looked_at += 1;
-                let look = diligence == Diligence::Full && looked_at <= planner::DEPTH;
-                let forsaken = look && !engine.world.alive(&ticket.waiter);
-                let ends = events
-                    .iter()
-                    .any(|e| matches!(e, Event::Ending { id, .. } if *id == ticket.id));
-                if (ticket.until <= now.boot || forsaken) && !ends {
-                    events.push(Event::Left { id: ticket.id });
+            for id in engine.over_tickets(now, diligence) {
+                // An ending takes the ticket of its lease with it.
+                let ends =
+                    |e: &Event| matches!(e, Event::Ending { id: ending, .. } if *ending == id);
+                if !events.iter().any(ends) {
+                    events.push(Event::Left { id });
                 }
             }
             events.extend(engine.close_windows(now)?);

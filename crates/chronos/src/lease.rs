@@ -1,4 +1,6 @@
 //! The nouns: GPU, request, lease, ticket, reservation, process.
+//!
+//! No field is skipped when it is written: the index has no names of fields ([`crate::index`]).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -150,7 +152,7 @@ pub enum Choice {
         /// How many.
         count: u32,
         /// Taken first where they fit.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default)]
         prefer: Vec<GpuId>,
     },
 }
@@ -173,7 +175,7 @@ pub struct Request {
     /// Memory on each.
     pub memory: MemoryAsk,
     /// Share of the compute on each; `None` shares it with whoever is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub compute: Option<Ppm>,
     /// How long.
     pub duration: Span,
@@ -186,13 +188,13 @@ pub struct Request {
     /// From SIGTERM to SIGKILL.
     pub grace: Span,
     /// How long before the deadline the holder is warned; `None` is not at all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub warn: Option<Span>,
     /// A word of the user's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub name: Option<String>,
     /// The calendar reservation it is taken from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reservation: Option<ReservationId>,
 }
 
@@ -269,7 +271,7 @@ pub struct Part {
     /// What `memory` is of the GPU's whole.
     pub fraction: Ppm,
     /// Share of the compute, where one was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub compute: Option<Ppm>,
 }
 
@@ -354,7 +356,7 @@ pub struct Lease {
     /// Where it stands.
     pub phase: Phase,
     /// Processes that were attached by hand and their descendants belong to it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[serde(default)]
     pub attached: BTreeSet<ProcessId>,
     /// Whether it has a control group of its own, which holds every process of its tree.
     #[serde(default)]

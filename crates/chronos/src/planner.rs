@@ -18,7 +18,6 @@ use crate::book::Book;
 use crate::lease::{Choice, GPUS_MAX, Gpu, GpuId, LeaseId, Part, Request, Reservation, Ticket};
 use crate::profile::{Profile, Take};
 use crate::quantity::{Boottime, Now, Ppm, Span};
-use crate::queue;
 
 /// Tickets that are promised a start in one plan; those behind them wait for the next one.
 ///
@@ -121,20 +120,11 @@ pub struct Planned {
 /// its turn among them; in the order of service.
 pub fn plan(book: &Book, gpus: &[Gpu], now: Now, asked: Option<&Ticket>) -> Vec<Planned> {
     let mut promises = Promises::new(book, gpus, now, None);
-    let waiting = queue::order_of(book, book.tickets().chain(asked), now.boot);
-    let mut planned = Vec::with_capacity(waiting.len().min(DEPTH) + 1);
-    for (place, ticket) in waiting.into_iter().enumerate() {
-        let is_asked = asked.is_some_and(|asked| asked.id == ticket.id);
-        if place >= DEPTH && !is_asked {
-            continue;
-        }
-        let verdict = promises.place(ticket);
-        planned.push(Planned { id: ticket.id.clone(), verdict });
-        if is_asked && place >= DEPTH {
-            break;
-        }
-    }
-    planned
+    let used = book.usages(now.boot);
+    let waiting = book.tickets().first(asked, &used, now.boot, DEPTH);
+    let plan_of =
+        |ticket: &Ticket| Planned { id: ticket.id.clone(), verdict: promises.place(ticket) };
+    waiting.into_iter().map(plan_of).collect()
 }
 
 /// Whether `parts` are free from `start` for `duration`, whatever the queue was promised: for

@@ -237,7 +237,8 @@ fn order_is_priority_then_usage_then_age_and_low_is_served_in_the_end() {
     let queued = waiting.into_iter().map(|t| Event::Queued(Box::new(t)));
     let used = Event::Used { uid: 3, gpu_secs: 1e6, at: Boottime::from_nanos(hours(7)) };
     let book = book(queued.chain([used]).collect());
-    let order = crate::queue::order(&book, Boottime::from_nanos(hours(7)));
+    let at = Boottime::from_nanos(hours(7));
+    let order = book.tickets().first(None, &book.usages(at), at, usize::MAX);
     let order: Vec<u32> = order.iter().map(|ticket| ticket.owner.uid).collect();
     assert_eq!(order, [5, 2, 4, 3, 1], "user 3 used a million GPU-seconds");
 }

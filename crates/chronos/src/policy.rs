@@ -169,7 +169,7 @@ pub fn allow(
     let uid = caller.owner.uid;
     if let Some(limit) = limits.max_leases {
         let leases = book.leases().filter(|l| l.owner.uid == uid).count();
-        let tickets = book.tickets().filter(|t| t.owner.uid == uid && !t.resumes).count();
+        let tickets = book.tickets().asked_by(uid);
         if leases + tickets >= limit as usize {
             let asked = format!("{}", leases + tickets + 1);
             return refuse("number of leases", asked, limit.to_string());

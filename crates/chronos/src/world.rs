@@ -82,6 +82,21 @@ pub trait World {
     /// Puts a new journal in place of the old one, whole or not at all. Only with the lock.
     fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Self::Fault>;
 
+    /// Reads the index ([`crate::index`]), with the number of the journal that was in place before
+    /// it was read. That number is given to no other file before [`World::read`] has looked.
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Self::Fault>;
+
+    /// Lines after the index at which a new one is made.
+    fn index_after(&self) -> usize {
+        crate::index::LINES
+    }
+
+    /// Puts an index beside the journal, whole or not at all. Only with the lock.
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Self::Fault>;
+
+    /// Removes the index. Only with the lock.
+    fn remove_index(&mut self) -> Result<(), Self::Fault>;
+
     /// The GPUs of the machine.
     fn gpus(&mut self) -> Result<Vec<Gpu>, Self::Fault>;
 

@@ -18,7 +18,6 @@ use crate::os::supervise::{self, Outcome};
 use crate::os::{clock, terminal};
 use crate::planner;
 use crate::quantity::{Now, Span};
-use crate::queue;
 use crate::refusal::Refusal;
 use crate::wanted;
 
@@ -122,10 +121,15 @@ fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
     let promise = start.map_or_else(String::new, |start| format!(", expected in {start}"));
     eprintln!("{} waiting as {}{promise}", print::mark(Mark::Warning), ticket.id);
     let granted = session.wait_for(&ticket, |book| {
-        let order = queue::order(book, clock::boottime());
+        // Thousands may wait, and each looks whenever the journal changes.
+        if !watched {
+            return;
+        }
+        let now = clock::boottime();
+        let order = book.tickets().first(None, &book.usages(now), now, usize::MAX);
         let place = order.iter().position(|t| t.id == ticket.id).map_or(0, |place| place + 1);
         let text = format!("place {place} of {}", order.len());
-        if watched && text != last {
+        if text != last {
             eprint!("\r\u{1b}[2K{text}");
             last = text;
         }
@@ -397,7 +401,7 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
             planner::Verdict::Never(_) => None,
         }
     };
-    let order = queue::order(book, now.boot);
+    let order = book.tickets().first(None, &book.usages(now.boot), now.boot, usize::MAX);
     if out.json {
         let numbered = order.iter().enumerate();
         let mut items: Vec<_> =

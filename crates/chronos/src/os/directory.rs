@@ -180,6 +180,17 @@ impl Directory {
         }
     }
 
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Fault::Os`].
+    pub fn remove(&self, name: &CStr) -> Result<(), Fault> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Fault::os("remove", self.path_of(name).display(), error)),
+        }
+    }
+
     /// Puts `bytes` in place of file `name`, whole or not at all.
     ///
     /// # Errors
@@ -192,12 +203,7 @@ impl Directory {
         plan: Replacement,
     ) -> Result<File, Fault> {
         // What a dead writer left, or what someone planted, is not written into.
-        match rustix::fs::unlinkat(&self.fd, temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => {
-                return Err(Fault::os("remove", self.path_of(temporary).display(), error));
-            }
-        }
+        self.remove(temporary)?;
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.open_file(temporary, flags, plan.mode)?;

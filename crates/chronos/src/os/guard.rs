@@ -250,7 +250,7 @@ fn leave_any_fence(host: &Host) {
 
 /// Whether nothing is live. A window of the calendar needs no guard: whoever takes it up starts one.
 fn unneeded(engine: &Engine<Host>) -> bool {
-    engine.book().leases().len() == 0 && engine.book().tickets().len() == 0
+    engine.book().leases().len() == 0 && engine.book().tickets().is_empty()
 }
 
 /// Gives up the guard while nothing can be granted, if there is nothing to guard.

@@ -181,6 +181,26 @@ impl World for Host {
         Ok(Mark { file: inode, length: bytes.len() as u64 })
     }
 
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+        // The journal stays open, so that its inode cannot have been given to another file.
+        let Some(journal) = self.journal()? else { return Ok(None) };
+        let Some(file) = self.runtime.file_to_read(c"index")? else { return Ok(None) };
+        let fail = |e| Fault::os("read", self.runtime.path_of(c"index").display(), e);
+        let length = file.metadata().map_err(fail)?.len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, 0).map_err(fail)?;
+        Ok(Some((journal, bytes)))
+    }
+
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let plan = Replacement { mode: self.mode, reserve: 0, durable: false };
+        self.runtime.replace(c"index", c"index.new", bytes, plan).map(drop)
+    }
+
+    fn remove_index(&mut self) -> Result<(), Fault> {
+        self.runtime.remove(c"index")
+    }
+
     fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
         let mut gpus = self.backend.gpus()?;
         super::gpu::old_locks::add_foreign(&self.settings.old_locks(), &mut gpus);

@@ -137,7 +137,7 @@ fn a_ticket_whose_waiter_is_killed_holds_nobody_up() {
     await_some("the ticket", || (sandbox.book().tickets().len() == 1).then_some(()));
     waiter.0.kill().unwrap();
     waiter.0.wait().unwrap();
-    await_some("the end of the ticket", || (sandbox.book().tickets().len() == 0).then_some(()));
+    await_some("the end of the ticket", || sandbox.book().tickets().is_empty().then_some(()));
     sandbox.ok(&["release", &first]);
     sandbox.create(&["0", "0.9", "600"]);
 }

@@ -14,6 +14,7 @@ use chronos::book::{Book, Epitaph};
 use chronos::chance::Chance;
 use chronos::engine::{Answer, Engine, Error, Wish};
 use chronos::expiry::Diligence;
+use chronos::index;
 use chronos::journal;
 use chronos::lease::{
     Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
@@ -48,6 +49,9 @@ struct Machine {
     wall_offset: i64,
     boot: u64,
     journal: Option<(u64, Vec<u8>)>,
+    index: Option<Vec<u8>>,
+    /// Lines after which an index is made.
+    index_after: usize,
     /// What the whole lines of the journal make, and how many bytes they are. Kept up with every
     /// write, because the properties are checked after every operation.
     truth: (Book, usize),
@@ -103,6 +107,8 @@ impl Machine {
             wall_offset: 1_800_000_000_000,
             boot: 1,
             journal: None,
+            index: None,
+            index_after: 1 + chance.below(12) as usize,
             truth: (Book::default(), 0),
             files: 0,
             locked: false,
@@ -301,6 +307,30 @@ impl World for Actor {
         machine.truth = (Book::default(), 0);
         machine.follow();
         Ok(Mark { file, length: bytes.len() as u64 })
+    }
+
+    fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+        self.step()?;
+        let machine = self.machine.borrow();
+        Ok(machine.journal.as_ref().and_then(|(file, _)| Some((*file, machine.index.clone()?))))
+    }
+
+    fn index_after(&self) -> usize {
+        self.machine.borrow().index_after
+    }
+
+    fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        self.step()?;
+        self.machine.borrow_mut().index = Some(bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove_index(&mut self) -> Result<(), Fault> {
+        assert!(self.dead || self.holds_lock, "a write without the lock");
+        self.step()?;
+        self.machine.borrow_mut().index = None;
+        Ok(())
     }
 
     fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
@@ -606,8 +636,27 @@ impl Run {
         self.serial_seen = 0;
     }
 
+    /// The book from the index, if there is one, and the lines after it is the book from all lines.
+    fn check_index(&self) -> Result<(), String> {
+        let machine = self.machine.borrow();
+        let Some(index) = &machine.index else { return Ok(()) };
+        let mut read = index::read(index.clone()).ok_or("the index cannot be read")?;
+        let (file, bytes) = machine.journal.as_ref().ok_or("an index without a journal")?;
+        if read.mark.file != *file {
+            return Err("an index of another journal".into());
+        }
+        let rest = &bytes[read.mark.length as usize..];
+        journal::read(rest, &mut read.book).map_err(|e| format!("after the index: {e}"))?;
+        if read.book == machine.truth.0 {
+            Ok(())
+        } else {
+            Err("the index is of another book".into())
+        }
+    }
+
     /// The properties that hold at every instant.
     fn check(&mut self) -> Result<(), String> {
+        self.check_index()?;
         let machine = self.machine.borrow();
         if let Some(signal) = machine.foreign_signals.first() {
             return Err(format!("a foreign process was signalled: {signal}"));
