@@ -162,7 +162,8 @@ impl History {
     /// Makes the list of exporters anew where it is due.
     async fn list(&mut self, now: Timestamp) -> Result<(), ReadError> {
         let listing = &mut self.listing;
-        if listing.at.is_some_and(|at| now < at.after(LISTED_FOR) && at <= now) {
+        let fresh = listing.at.is_some_and(|at| now < at.after(LISTED_FOR) && at <= now);
+        if fresh && listing.present().next().is_some() {
             listing.new.clear();
             return Ok(());
         }
