@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use gpu_autoscaler_analysis::Thresholds;
+use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::effects::{Performer, WriteRate};
 use gpu_autoscaler_k8s::election::{Elector, Leadership, LeaseName, Timing};
 use gpu_autoscaler_k8s::watch::{Resource, WatchSettings, Watcher};
@@ -44,7 +45,8 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let timing = timing(&arguments)?;
     let served = open(&arguments.metrics_bind_address).await?;
     let probes = open(&arguments.health_probe_bind_address).await?;
-    let api = connect::api(arguments.kubeconfig.as_deref()).await?;
+    let cluster = Cluster::connect(arguments.kubeconfig.as_deref(), None).await;
+    let api = cluster.context("find a cluster")?.api;
     let identity = connect::identity();
     for (flag, why) in arguments.without_effect() {
         warn!(flag, why, "flag without effect");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{GpuSample, Interval, Scrape, Timestamp};
-use gpu_autoscaler_telemetry::prometheus::history::{Found, History};
+use gpu_autoscaler_telemetry::prometheus::history::History;
 use gpu_autoscaler_telemetry::scrape::{Target, read_failure, scrape};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -108,31 +108,13 @@ async fn read_history(
     let result = match history.read(span).await {
         Ok(found) => {
             progress.read(span, found.missing.is_empty());
-            reading.partial.extend(lacking(&found).map(|why| (Arc::clone(&target), why)));
+            reading.partial.extend(found.lacking().map(|why| (Arc::clone(&target), why.into())));
             reading.samples.extend(found.samples);
             Ok(found.counts)
         }
         Err(error) => Err(read_failure(&error)),
     };
     reading.scrapes.push(Scrape { at: span.end, target, result });
-}
-
-/// What an answer lacks, in words; nothing where it is whole.
-fn lacking(found: &Found) -> Option<Arc<str>> {
-    if let Some(part) = found.missing.first() {
-        let missing: usize = found.missing.iter().map(|part| part.exporters).sum();
-        let missing = missing.min(found.exporters);
-        let (all, first, why) = (found.exporters, &part.first, &part.why);
-        return Some(
-            format!("not in full from {missing} of {all} exporters, `{first}` first: {why}").into(),
-        );
-    }
-    let first = found.silent.first()?;
-    let (silent, all) = (found.silent.len(), found.silent.len() + found.exporters);
-    Some(
-        format!("{silent} of {all} exporters of the last hour are silent now, `{first}` first")
-            .into(),
-    )
 }
 
 async fn scrape_all(sources: &Sources, reading: &mut Reading) {

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{GpuSample, Interval, NodeName, ScrapeCounts, Timestamp};
+use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::answer::{self, Matrix};
+use super::answer::{self, Matrix, Reply};
 use super::{Answer, Prometheus, one_of, quoted};
 use crate::dcgm::{self, METRICS, Origin};
 use crate::exposition::Series;
@@ -179,6 +180,25 @@ impl History {
     }
 }
 
+impl Found {
+    /// What is lacking, in words; nothing where it is whole.
+    pub fn lacking(&self) -> Option<String> {
+        if let Some(part) = self.missing.first() {
+            let missing: usize = self.missing.iter().map(|part| part.exporters).sum();
+            let (missing, all) = (missing.min(self.exporters), self.exporters);
+            let (first, why) = (&part.first, &part.why);
+            return Some(format!(
+                "not in full from {missing} of {all} exporters, `{first}` first: {why}"
+            ));
+        }
+        let first = self.silent.first()?;
+        let (silent, all) = (self.silent.len(), self.silent.len() + self.exporters);
+        Some(format!(
+            "{silent} of {all} exporters of the last hour are silent now, `{first}` first"
+        ))
+    }
+}
+
 impl Listing {
     fn update(&mut self, now: Timestamp, names: BTreeSet<String>, warnings: Vec<String>) {
         let present: BTreeSet<String> = self.present().map(str::to_owned).collect();
@@ -300,9 +320,35 @@ fn samples(matrix: &Matrix, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
     (all, ScrapeCounts { samples, dropped })
 }
 
+/// Text that is no answer of Prometheus to a query with a range.
+#[derive(Debug, Error)]
+#[error(
+    "no answer of Prometheus to a query with a range such as `DCGM_FI_DEV_GPU_UTIL[1h]`: {why}"
+)]
+pub struct AnswerError {
+    /// Why.
+    pub why: String,
+}
+
+/// Reads an answer that was saved, as by `curl -d query=… http://prometheus:9090/api/v1/query`.
+/// `at` counts for nothing but values without a time, of which such an answer has none.
+///
+/// # Errors
+/// [`AnswerError`] when it is none, or tells of an error.
+pub fn read_answer(
+    body: &[u8],
+    at: Timestamp,
+) -> Result<(Vec<GpuSample>, ScrapeCounts), AnswerError> {
+    let reply: Result<Reply<Matrix>, _> = serde_json::from_slice(body);
+    let reply = reply.map_err(|error| AnswerError { why: error.to_string() })?;
+    match (reply.data, reply.error) {
+        (Some(matrix), None) => Ok(samples(&matrix, at)),
+        (_, error) => Err(AnswerError { why: error.unwrap_or_else(|| "no data".to_owned()) }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::answer::Reply;
     use super::*;
 
     fn at(secs: u64) -> Timestamp {
