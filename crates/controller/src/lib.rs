@@ -22,6 +22,7 @@ pub mod routes;
 
 mod clock;
 mod connect;
+mod faults;
 mod performer;
 mod run;
 #[cfg(test)]
