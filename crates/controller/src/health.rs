@@ -101,7 +101,7 @@ impl Health {
             good &= fault.is_none();
         }
         for (target, lacking) in &self.telemetry.borrow().partial {
-            let _ = writeln!(text, "[!] telemetry of {target}: {lacking}");
+            let _ = writeln!(text, "[!] telemetry of {target}: {}", clip(lacking));
         }
         (good, text)
     }
@@ -197,48 +197,4 @@ fn clip(fault: &str) -> String {
 }
 
 #[cfg(test)]
-<<<<<<< HEAD
-mod tests {
-    use expect_test::expect;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn readiness_names_what_is_missing() {
-        let (node_health, nodes) = watch::channel(WatchHealth::default());
-        let (telemetry_health, telemetry) = watch::channel(TelemetryHealth::default());
-        let leadership = Leadership::alone("me".into());
-        let health = Health::new(vec![(Resource::Nodes, nodes)], telemetry, leadership);
-        expect![[r#"
-            [-] watch of Node: not listed yet
-            [-] telemetry: no source: set --prometheus-url or --exporter
-            [-] loop: no tick yet
-            [+] lease ok
-        "#]]
-        .assert_eq(&health.ready().1);
-
-        node_health.send_modify(|health| health.synced = true);
-        let failing = vec![("http://p:9090".into(), "refused".into())];
-        telemetry_health.send_replace(TelemetryHealth {
-            asked: true,
-            failing,
-            partial: vec![("http://p:9090".into(), "1 of 2 exporters are silent".into())],
-            sources: 2,
-        });
-        health.ticked();
-        expect![[r#"
-            [+] watch of Node ok
-            [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
-            [+] loop ok
-            [+] lease ok
-            [!] telemetry of http://p:9090: 1 of 2 exporters are silent
-        "#]]
-        .assert_eq(&health.ready().1);
-        assert!(!health.ready().0 && health.alive().0);
-        telemetry_health.send_modify(|health| health.failing.clear());
-        assert!(health.ready().0);
-    }
-}
-=======
 mod tests;
->>>>>>> main
