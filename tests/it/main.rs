@@ -9,3 +9,4 @@ mod faults;
 mod metrics;
 mod packing;
 mod prometheus;
+mod telemetry;

@@ -18,6 +18,7 @@ pub mod log;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
+pub mod prometheus_flags;
 pub mod routes;
 
 mod clock;
