@@ -146,7 +146,10 @@ impl Usage {
     }
 
     fn add(&mut self, gpu_secs: f64, now: Boottime) {
-        *self = Self { gpu_secs: self.at(now) + gpu_secs, at: now.max(self.at) };
+        // In thousandths, which JSON gives back as the same number: who was there and who read it
+        // later order users alike.
+        let sum = ((self.at(now) + gpu_secs) * 1e3).round() / 1e3;
+        *self = Self { gpu_secs: sum, at: now.max(self.at) };
     }
 }
 
