@@ -32,7 +32,7 @@ pub fn run(args: &ConvertArgs) -> Result<Exit> {
         eprintln!("note: {note}");
     }
     let text = match args.output.format {
-        Format::Table | Format::Wide | Format::Yaml => converted.to_yaml(),
+        Format::Table | Format::Wide | Format::Summary | Format::Yaml => converted.to_yaml(),
         Format::Json => {
             let list = serde_json::json!({
                 "apiVersion": "v1", "kind": "List", "items": converted.objects,

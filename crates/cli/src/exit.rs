@@ -7,9 +7,11 @@ use std::process::ExitCode;
 pub const HELP: &str = "\
 Exit status:
   0  done
-  1  nothing could be done; the reason is on standard error
+  1  nothing could be done; the reason is on standard error. Of `doctor`: a check failed; of
+     `lint`: there is a problem
   2  the command line is wrong
-  3  done in part: some input could not be read; each is named on standard error";
+  3  done in part: some input could not be read, or some part of the question cannot be answered;
+     each is named on standard error";
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,13 @@ impl From<Exit> for ExitCode {
 pub struct Hint {
     /// What to do next, in one sentence.
     pub hint: String,
+}
+
+impl Hint {
+    /// With what to do next.
+    pub fn new(hint: &str) -> Self {
+        Self { hint: hint.to_owned() }
+    }
 }
 
 impl std::fmt::Display for Hint {

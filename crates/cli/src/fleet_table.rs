@@ -1,8 +1,8 @@
 //! What `status`, `plan` and `demo` print for people.
 
-use gpu_autoscaler_controller::api::{Amount, Finding, Status, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{Amount, Finding, Pod, Status, Totals, Unknown, Usage};
 
-use crate::output::Rows;
+use crate::output::{Format, Rows, name, number, prose, word};
 
 /// A share as a percentage; `-` where it is not known.
 pub fn percent(share: Option<f64>) -> String {
@@ -16,11 +16,13 @@ pub fn money(amount: Option<&Amount>) -> String {
 }
 
 /// Findings, one a row.
-pub fn findings(findings: &[Finding], wide: bool) -> Rows {
-    let mut headings =
-        vec!["KIND", "NAMESPACE", "POD", "GPUS", "COMPUTE", "MEMORY", "SCORE", "SAVES/H"];
+pub fn findings(findings: &[Finding], format: Format) -> Rows {
+    let wide = format == Format::Wide;
+    let mut columns = vec![word("KIND"), name("NAMESPACE"), name("POD"), number("GPUS")];
+    columns.extend(["COMPUTE", "MEMORY", "SCORE", "SAVES/H"].map(number));
     if wide {
-        headings.extend(["NODE", "MODEL", "P95", "COUNTER", "OWNER", "SINCE"]);
+        columns.extend([name("NODE"), word("MODEL"), number("P95"), word("COUNTER")]);
+        columns.extend([name("OWNER"), word("SINCE")]);
     }
     let row = |f: &Finding| {
         let mut row = vec![
@@ -45,7 +47,7 @@ pub fn findings(findings: &[Finding], wide: bool) -> Rows {
         }
         row
     };
-    Rows { headings, rows: findings.iter().map(row).collect(), numbers: vec![3, 4, 5, 6, 7] }
+    Rows { columns, rows: findings.iter().map(row).collect() }
 }
 
 /// What is not known, one a row.
@@ -58,17 +60,19 @@ pub fn unknown(unknown: &[Unknown]) -> Rows {
         vec![u.node.clone(), u.gpus.to_string(), pod, u.message.clone()]
     };
     Rows {
-        headings: vec!["NODE", "GPUS", "POD", "WHY"],
+        columns: vec![name("NODE"), number("GPUS"), name("POD"), prose("WHY")],
         rows: unknown.iter().map(row).collect(),
-        numbers: vec![1],
     }
 }
 
 /// Active pods and what they make of their GPUs, one a row.
-pub fn pods(status: &Status, wide: bool) -> Rows {
-    let mut headings = vec!["NAMESPACE", "POD", "NODE", "GPUS", "GPU UTIL", "MEM UTIL"];
+pub fn pods(status: &Status, format: Format) -> Rows {
+    let wide = format == Format::Wide;
+    let mut columns = vec![name("NAMESPACE"), name("POD"), name("NODE"), number("GPUS")];
+    columns.extend(["GPU UTIL", "MEM UTIL"].map(number));
     if wide {
-        headings.extend(["P95", "COUNTER", "MEM USED", "MODEL"]);
+        columns.extend(["MEM USED", "POWER", "TEMP", "P95"].map(number));
+        columns.extend([word("COUNTER"), word("MODEL")]);
     }
     let rows = status.pods.iter().map(|pod| {
         let usage = pod.usage.as_ref();
@@ -81,16 +85,35 @@ pub fn pods(status: &Status, wide: bool) -> Rows {
             percent(usage.and_then(|u| u.fb_mean)),
         ];
         if wide {
+            let (watts, celsius) = power_and_heat(status, pod);
             row.extend([
+                memory(usage),
+                watts.map_or("-".into(), |watts| format!("{watts:.0}W")),
+                celsius.map_or("-".into(), |celsius| format!("{celsius}C")),
                 percent(usage.map(|u| u.activity_p95)),
                 usage.map_or("-".into(), |u| u.activity_source.clone()),
-                memory(usage),
                 pod.model.clone().unwrap_or_else(|| "-".into()),
             ]);
         }
         row
     });
-    Rows { headings, rows: rows.collect(), numbers: vec![3, 4, 5] }
+    Rows { columns, rows: rows.collect() }
+}
+
+/// Power of all devices of a pod together, and the temperature of the hottest; nothing where one
+/// of them does not say, or is shared, because then it is not the pod's alone.
+fn power_and_heat(status: &Status, pod: &Pod) -> (Option<f64>, Option<i16>) {
+    let held = || {
+        let of_node = status.devices.iter().filter(|d| Some(&d.node) == pod.node.as_ref());
+        of_node.filter(|device| pod.devices.contains(&device.device))
+    };
+    if held().count() != pod.devices.len() || pod.devices.is_empty() {
+        return (None, None);
+    }
+    let alone = held().all(|device| device.holders.len() == 1);
+    let watts = held().map(|device| device.watts).sum::<Option<f64>>();
+    let celsius: Option<Vec<i16>> = held().map(|device| device.celsius).collect();
+    (watts.filter(|_| alone), celsius.and_then(|all| all.into_iter().max()))
 }
 
 fn memory(usage: Option<&Usage>) -> String {
@@ -120,4 +143,20 @@ pub fn totals(totals: &Totals) -> String {
         note(totals.findings_unpriced, "the saving"),
     ));
     text
+}
+
+/// A finding in one sentence.
+pub fn in_words(finding: &Finding) -> String {
+    if let Some(stuck) = &finding.stuck {
+        return stuck.clone();
+    }
+    let usage = finding.usage.as_ref();
+    format!(
+        "compute {} ({}), memory {}, score {:.0}, saves {} per hour",
+        percent(usage.map(|usage| usage.activity_mean)),
+        usage.map_or("-", |usage| &usage.activity_source),
+        percent(usage.and_then(|usage| usage.fb_mean)),
+        finding.score.total,
+        money(finding.saving_per_hour.as_ref()),
+    )
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::input;
-use crate::output::{self, Format, OutputArgs, Rows};
+use crate::output::{self, Format, OutputArgs, Rows, word};
 
 /// Arguments of `lint`.
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub fn run(args: &LintArgs) -> Result<Exit> {
         }
     }
     let text = match args.output.format {
-        Format::Table | Format::Wide => lines,
+        Format::Table | Format::Wide | Format::Summary => lines,
         Format::Json => output::json(&problems)?,
         Format::Yaml => output::yaml(&problems)?,
         Format::Csv => rows(&problems).csv()?,
@@ -69,9 +69,6 @@ fn rows(problems: &[Shown]) -> Rows {
         let hint = p.hint.as_deref().unwrap_or_default();
         [&p.file, &p.object, &p.field, &p.value, &p.why, hint].map(str::to_owned).to_vec()
     };
-    Rows {
-        headings: vec!["file", "object", "field", "value", "why", "hint"],
-        rows: problems.iter().map(row).collect(),
-        numbers: vec![],
-    }
+    let columns = ["file", "object", "field", "value", "why", "hint"].map(word).to_vec();
+    Rows { columns, rows: problems.iter().map(row).collect() }
 }

@@ -3,14 +3,21 @@
 //! Standard output is data, standard error is talk. Nothing is decided here: `plan` calls the
 //! same functions as the controller.
 
+mod completions;
 mod convert;
 mod demo;
+mod doctor;
 mod exit;
+mod fleet;
 mod fleet_table;
+mod gather;
 mod input;
 mod lint;
 mod output;
 mod plan;
+mod progress;
+mod replay;
+mod source;
 mod status;
 mod version;
 
@@ -39,12 +46,18 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Judge a dump of a cluster without touching the cluster.
     Plan(plan::PlanArgs),
-    /// Show what a running controller sees.
+    /// Show what every GPU is used for.
     Status(status::StatusArgs),
+    /// Let a recording run through the loop, and show what it would have found and done, and when.
+    Replay(replay::ReplayArgs),
+    /// Check what is needed for a number: cluster, rights, labels, prices, metrics, clocks.
+    Doctor(doctor::DoctorArgs),
     /// Say what is wrong with our resources before an API server sees them.
     Lint(lint::LintArgs),
     /// Rewrite our resources from the spellings of earlier releases.
     Convert(convert::ConvertArgs),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(completions::CompletionsArgs),
     /// Print the version.
     Version(version::VersionArgs),
 }
@@ -54,8 +67,11 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::Version(args) => version::run(&args),
     };
     match result {

@@ -1,36 +1,35 @@
 //! `plan`: what the loop decides for a dump of a cluster.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use gpu_autoscaler_controller::api::{Finding, Totals, Unknown, Usage};
-use gpu_autoscaler_k8s::dump;
-use gpu_autoscaler_model::{Action, Delta, Effect, GpuSample, PriceBook, Timestamp};
-use gpu_autoscaler_reconciler::{Outcome, Policy, State, reconcile};
-use gpu_autoscaler_telemetry::dcgm::Origin;
-use gpu_autoscaler_telemetry::scrape;
+use gpu_autoscaler_model::{Action, Effect, Timestamp};
+use gpu_autoscaler_reconciler::{Outcome, Policy};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::fleet::{self, Fleet, Refused};
 use crate::fleet_table;
-use crate::input::{self, shown};
-use crate::output::{self, Format, OutputArgs, Rows};
+use crate::gather::{self, Basis};
+use crate::output::{self, Format, OutputArgs, Rows, name, number, prose, word};
+use crate::source::SourceArgs;
 
 /// Arguments of `plan`.
 #[derive(Args)]
 #[command(after_help = "\
 A dump is what this prints:
   kubectl get nodes,pods,pdb -A -o yaml
-Metrics are what a DCGM exporter prints at /metrics. Text without timestamps is one instant: it
-is taken to have lasted for the whole window, and the plan says so (basis: snapshot).")]
+Metrics are what a DCGM exporter prints at /metrics, or a saved answer of Prometheus. Text without
+timestamps is one instant: it is taken to have lasted for the whole window, and the plan says so
+(basis: snapshot).")]
 pub struct PlanArgs {
     /// A dump of the cluster, YAML or JSON; `-` is standard input. Several are read as one.
     #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Exposition text of a DCGM exporter.
+    /// Metrics: exposition text of a DCGM exporter, or a saved answer of Prometheus.
     #[arg(short = 'm', long, value_name = "FILE")]
     metrics: Vec<PathBuf>,
     /// A price sheet: CSV with instance_type,region,capacity_type,price_per_hour,currency.
@@ -65,20 +64,8 @@ pub struct PlanReport {
     pub unknown: Vec<Unknown>,
     /// What the controller would do.
     pub effects: Vec<Planned>,
-    /// Objects of the dump that could not be read.
+    /// What could not be read, each with its reason.
     pub unreadable: Vec<String>,
-}
-
-/// On what usage is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Basis {
-    /// No metrics were given.
-    None,
-    /// One instant, taken to have lasted for the whole window.
-    Snapshot,
-    /// Samples with their times.
-    Series,
 }
 
 /// A pod on a node.
@@ -97,18 +84,6 @@ pub struct Placed {
     pub usage: Option<Usage>,
 }
 
-/// A pod for which nothing is decided.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Refused {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub pod: String,
-    /// Why.
-    pub reason: String,
-}
-
 /// Something that the controller would do.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -125,97 +100,31 @@ pub struct Planned {
 
 /// Reads, decides, prints.
 pub fn run(args: &PlanArgs) -> Result<Exit> {
-    let now = match args.at {
-        Some(at) => at,
-        None => wall_clock()?,
+    let source = SourceArgs {
+        files: args.files.clone(),
+        metrics: args.metrics.clone(),
+        prices: args.prices.clone(),
+        at: args.at,
+        ..SourceArgs::default()
     };
-    let mut seen = Delta::default();
-    let mut unreadable = Vec::new();
-    for file in &args.files {
-        let read =
-            dump::read(input::open(file)?).with_context(|| format!("read {}", shown(file)))?;
-        unreadable.extend(read.faults.iter().map(ToString::to_string));
-        append(&mut seen, read.delta);
-    }
-    let mut policy = Policy::published();
-    if let Some(file) = &args.prices {
-        let text = input::read_utf8(file)?;
-        let book = PriceBook::with_sheet(&text).with_context(|| format!("read {}", shown(file)))?;
-        policy.prices = Arc::new(book);
-    }
-    let mut samples = Vec::new();
-    for file in &args.metrics {
-        samples.extend(metrics(file, now)?);
-    }
-    let basis = spread(&mut samples, now, &policy);
-    seen.samples = samples;
-    let outcome = reconcile(now, &mut State::new(), &seen, &policy);
-    for fault in &unreadable {
-        eprintln!("warning: left out: {fault}");
-    }
-    let exit = if unreadable.is_empty() { Exit::Done } else { Exit::Partly };
-    let report = report(now, basis, &outcome, unreadable);
+    let policy = fleet::priced(Policy::published(), &source)?;
+    let gathered = gather::dump(&source, &policy)?;
+    let at = gathered.now;
+    let (fleet, outcome) = Fleet::judged(gathered, &policy);
+    fleet.warn();
+    let exit = fleet.exit();
+    let report = report(at, fleet, &outcome);
     let text = match args.output.format {
         Format::Json => output::json(&report)?,
         Format::Yaml => output::yaml(&report)?,
         Format::Csv => rows(&report).csv()?,
-        Format::Table => text(&report, false),
-        Format::Wide => text(&report, true),
+        format => text(&report, format),
     };
     output::print(&text)?;
     Ok(exit)
 }
 
-fn wall_clock() -> Result<Timestamp> {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .context("read the clock: it is before 1970")?;
-    Ok(Timestamp::EPOCH.after(since))
-}
-
-fn append(all: &mut Delta, more: Delta) {
-    all.nodes.extend(more.nodes);
-    all.pods.extend(more.pods);
-    all.budgets.extend(more.budgets);
-    all.policies.extend(more.policies);
-    all.events.extend(more.events);
-}
-
-fn metrics(file: &Path, now: Timestamp) -> Result<Vec<GpuSample>> {
-    let text = input::read_bytes(file)?;
-    let (samples, counts) = scrape::read_text(&text, &Origin { at: now, node: None });
-    if samples.is_empty() {
-        bail!(
-            "{} has no series of a DCGM exporter such as `DCGM_FI_DEV_GPU_UTIL` ({} lines dropped)",
-            shown(file),
-            counts.dropped
-        );
-    }
-    if counts.dropped > 0 {
-        eprintln!("warning: {}: {} lines or values dropped", shown(file), counts.dropped);
-    }
-    Ok(samples)
-}
-
-/// Text without timestamps is one instant, `now`: it is repeated over the whole window.
-fn spread(samples: &mut Vec<GpuSample>, now: Timestamp, policy: &Policy) -> Basis {
-    if samples.is_empty() {
-        return Basis::None;
-    }
-    if samples.iter().any(|sample| sample.at != now) {
-        return Basis::Series;
-    }
-    let instant = std::mem::take(samples);
-    let step = policy.waste.gap_max;
-    let mut back = std::time::Duration::ZERO;
-    while back <= policy.waste.window {
-        samples.extend(instant.iter().map(|s| GpuSample { at: now.before(back), ..s.clone() }));
-        back += step;
-    }
-    Basis::Snapshot
-}
-
-fn report(now: Timestamp, basis: Basis, outcome: &Outcome, unreadable: Vec<String>) -> PlanReport {
+fn report(now: Timestamp, fleet: Fleet, outcome: &Outcome) -> PlanReport {
     let view = &outcome.view;
     let found = |uid| view.findings.iter().any(|finding| finding.pod_uid == uid);
     let refused = |pod: &_| outcome.report.refusals.iter().any(|refusal| refusal.pod == *pod);
@@ -223,8 +132,8 @@ fn report(now: Timestamp, basis: Basis, outcome: &Outcome, unreadable: Vec<Strin
     PlanReport {
         schema: "gpu-autoscaler.io/plan/v1",
         at: now.to_string(),
-        basis,
-        totals: (&view.totals).into(),
+        basis: fleet.basis,
+        totals: fleet.status.totals,
         placed: placed
             .map(|pod| Placed {
                 namespace: pod.pod.namespace.to_string(),
@@ -234,24 +143,16 @@ fn report(now: Timestamp, basis: Basis, outcome: &Outcome, unreadable: Vec<Strin
                 usage: pod.usage.as_ref().map(Usage::from),
             })
             .collect(),
-        found: view.findings.iter().map(Finding::from).collect(),
-        refused: outcome
-            .report
-            .refusals
-            .iter()
-            .map(|refusal| Refused {
-                namespace: refusal.pod.namespace.to_string(),
-                pod: refusal.pod.name.to_string(),
-                reason: refusal.why.to_string(),
-            })
-            .collect(),
-        unknown: view.unknown.iter().map(Unknown::from).collect(),
+        found: fleet.status.findings,
+        refused: fleet.refused,
+        unknown: fleet.status.unknown,
         effects: outcome.effects.iter().flat_map(planned).collect(),
-        unreadable,
+        unreadable: fleet.gaps,
     }
 }
 
-fn planned(effect: &Effect) -> Vec<Planned> {
+/// What an effect would do, one object at a time.
+pub fn planned(effect: &Effect) -> Vec<Planned> {
     match &effect.action {
         Action::Announce(announcement) => vec![Planned {
             kind: "Event",
@@ -288,37 +189,35 @@ fn rows(report: &PlanReport) -> Rows {
         let cells = ["refused", &r.namespace, &r.pod, "", &r.reason, ""];
         rows.push(cells.map(str::to_owned).to_vec());
     }
-    let headings = vec!["result", "namespace", "pod", "node", "reason", "saving_per_hour"];
-    Rows { headings, rows, numbers: vec![] }
+    let columns = ["result", "namespace", "pod", "node", "reason", "saving_per_hour"];
+    Rows { columns: columns.map(word).to_vec(), rows }
 }
 
-fn text(report: &PlanReport, wide: bool) -> String {
+fn text(report: &PlanReport, format: Format) -> String {
     let mut text = String::new();
-    if report.found.is_empty() {
-        text.push_str(match report.basis {
-            Basis::None => "No waste can be found without metrics: give them with --metrics.\n",
-            Basis::Snapshot | Basis::Series => "No waste found.\n",
-        });
-    } else {
-        text.push_str("=== Waste ===\n");
-        text.push_str(&fleet_table::findings(&report.found, wide).table());
+    if format != Format::Summary {
+        if report.found.is_empty() {
+            text.push_str(match report.basis {
+                Basis::None => "No waste can be found without metrics: give them with --metrics.\n",
+                Basis::Snapshot | Basis::Series => "No waste found.\n",
+            });
+        } else {
+            text.push_str("=== Waste ===\n");
+            text.push_str(&fleet_table::findings(&report.found, format).text(format));
+        }
+        let mut sections = vec![
+            ("Not decided", refused_rows(report)),
+            ("Unknown", fleet_table::unknown(&report.unknown)),
+        ];
+        if format == Format::Wide {
+            sections.insert(0, ("Placed", placed_rows(report)));
+        }
+        for (title, rows) in sections.iter().filter(|(_, rows)| !rows.rows.is_empty()) {
+            text.push_str(&format!("\n=== {title} ===\n{}", rows.text(format)));
+        }
+        text.push('\n');
     }
-    if wide && !report.placed.is_empty() {
-        text.push_str("\n=== Placed ===\n");
-        text.push_str(&placed_rows(report).table());
-    }
-    if !report.refused.is_empty() {
-        text.push_str("\n=== Not decided ===\n");
-        let row = |r: &Refused| vec![r.namespace.clone(), r.pod.clone(), r.reason.clone()];
-        let rows = report.refused.iter().map(row).collect();
-        let headings = vec!["NAMESPACE", "POD", "WHY"];
-        text.push_str(&Rows { headings, rows, numbers: vec![] }.table());
-    }
-    if !report.unknown.is_empty() {
-        text.push_str("\n=== Unknown ===\n");
-        text.push_str(&fleet_table::unknown(&report.unknown).table());
-    }
-    text.push_str("\n=== Summary ===\n");
+    text.push_str("=== Summary ===\n");
     text.push_str(&fleet_table::totals(&report.totals));
     text.push_str(&format!(
         "Pods:             {} with waste, {} without, {} not decided\n",
@@ -330,6 +229,14 @@ fn text(report: &PlanReport, wide: bool) -> String {
         text.push_str("Basis:            one snapshot, taken to have lasted for 10 minutes\n");
     }
     text
+}
+
+fn refused_rows(report: &PlanReport) -> Rows {
+    let row = |r: &Refused| vec![r.namespace.clone(), r.pod.clone(), r.reason.clone()];
+    Rows {
+        columns: vec![name("NAMESPACE"), name("POD"), prose("WHY")],
+        rows: report.refused.iter().map(row).collect(),
+    }
 }
 
 fn placed_rows(report: &PlanReport) -> Rows {
@@ -344,11 +251,9 @@ fn placed_rows(report: &PlanReport) -> Rows {
             fleet_table::percent(usage.and_then(|u| u.fb_mean)),
         ]
     };
-    Rows {
-        headings: vec!["NAMESPACE", "POD", "NODE", "GPUS", "COMPUTE", "MEMORY"],
-        rows: report.placed.iter().map(row).collect(),
-        numbers: vec![3, 4, 5],
-    }
+    let columns = [name("NAMESPACE"), name("POD"), name("NODE"), number("GPUS")];
+    let columns = columns.into_iter().chain([number("COMPUTE"), number("MEMORY")]);
+    Rows { columns: columns.collect(), rows: report.placed.iter().map(row).collect() }
 }
 
 #[cfg(test)]

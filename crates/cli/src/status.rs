@@ -1,89 +1,62 @@
 //! `status`.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use gpu_autoscaler_controller::api::Status;
-use gpu_autoscaler_telemetry::http::{self, Limits, Shown};
+use gpu_autoscaler_reconciler::Policy;
 
-use crate::exit::{Exit, Hint};
+use crate::exit::Exit;
+use crate::fleet::Fleet;
 use crate::fleet_table;
 use crate::output::{self, Format, OutputArgs};
+use crate::source::{self, SourceArgs};
 
 /// Arguments of `status`.
 #[derive(Args)]
+#[command(after_help = source::HELP)]
 pub struct StatusArgs {
-    /// The controller's HTTP address.
-    #[arg(
-        long,
-        env = "GPU_AUTOSCALER_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
-    server: String,
-    /// Only pods of this namespace.
+    /// Only pods of this namespace; sums stay those of the fleet.
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Longest answer that is waited for.
-const LIMITS: Limits = Limits { time: Duration::from_secs(30), body_bytes: 1 << 30 };
-
-/// Shows what a running controller sees.
+/// Shows what every GPU is used for.
 pub fn run(args: &StatusArgs) -> Result<Exit> {
-    let mut status = fetch(&args.server)?;
+    let mut fleet = Fleet::read(&args.source, Policy::published())?;
     if let Some(namespace) = &args.namespace {
-        status.pods.retain(|pod| pod.namespace == *namespace);
-        status.findings.retain(|finding| finding.namespace == *namespace);
-        status.unknown.retain(|u| u.namespace.as_ref() == Some(namespace));
+        fleet.keep_namespace(namespace);
     }
     let text = match args.output.format {
-        Format::Json => output::json(&status)?,
-        Format::Yaml => output::yaml(&status)?,
-        Format::Csv => fleet_table::pods(&status, true).csv()?,
-        Format::Table => text(&status, false),
-        Format::Wide => text(&status, true),
+        Format::Json => output::json(&fleet)?,
+        Format::Yaml => output::yaml(&fleet)?,
+        Format::Csv => fleet_table::pods(&fleet.status, Format::Wide).csv()?,
+        format => text(&fleet, format),
     };
     output::print(&text)?;
-    Ok(Exit::Done)
+    Ok(fleet.exit())
 }
 
-fn fetch(server: &str) -> Result<Status> {
-    let mut url = http::address(server).context("read `--server`")?;
-    url.set_path(&format!("{}/api/v1/status", url.path().trim_end_matches('/')));
-    let shown = Shown::of(&url);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let body = runtime
-        .block_on(async { http::read(http::client()?.get(url), &shown, LIMITS).await })
-        .context(Hint {
-            hint: "is the controller running, and is its port forwarded? \
-                   kubectl -n gpu-autoscaler-system port-forward deploy/gpu-autoscaler-controller 8080"
-                .to_owned(),
-        })?;
-    serde_json::from_slice(&body).with_context(|| format!("read the answer of {shown}"))
-}
-
-fn text(status: &Status, wide: bool) -> String {
+fn text(fleet: &Fleet, format: Format) -> String {
+    let status = &fleet.status;
     let mut text = String::from("=== GPU Cluster Status ===\n");
-    let Some(at) = &status.at else {
-        text.push_str("nothing was judged yet: the controller has just started\n");
+    text.push_str(&fleet.heading());
+    if status.at.is_none() {
         return text;
-    };
-    text.push_str(&format!("Judged at {at}\n\n"));
-    text.push_str(&fleet_table::pods(status, wide).table());
-    if !status.findings.is_empty() {
-        text.push_str("\n=== Waste ===\n");
-        text.push_str(&fleet_table::findings(&status.findings, wide).table());
     }
-    if !status.unknown.is_empty() {
-        text.push_str("\n=== Unknown ===\n");
-        text.push_str(&fleet_table::unknown(&status.unknown).table());
+    let held: u32 = status.pods.iter().filter(|pod| pod.node.is_some()).map(|pod| pod.gpus).sum();
+    text.push_str(&format!("Total GPUs with workloads: {held}\n"));
+    if format != Format::Summary {
+        let sections = [
+            ("", fleet_table::pods(status, format)),
+            ("=== Waste ===\n", fleet_table::findings(&status.findings, format)),
+            ("=== Unknown ===\n", fleet_table::unknown(&status.unknown)),
+        ];
+        for (title, rows) in sections.iter().filter(|(_, rows)| !rows.rows.is_empty()) {
+            text.push_str(&format!("\n{title}{}", rows.text(format)));
+        }
     }
     text.push_str("\n=== Summary ===\n");
     text.push_str(&fleet_table::totals(&status.totals));

@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::exit::Exit;
-use crate::output::{self, Format, OutputArgs, Rows};
+use crate::output::{self, Format, OutputArgs, Rows, word};
 
 /// Arguments of `version`.
 #[derive(Args)]
@@ -33,16 +33,15 @@ pub fn run(args: &VersionArgs) -> Result<Exit> {
         Format::Json => output::json(&version)?,
         Format::Yaml => output::yaml(&version)?,
         Format::Csv => Rows {
-            headings: vec!["version", "commit", "date"],
+            columns: ["version", "commit", "date"].map(word).to_vec(),
             rows: vec![
                 [Some(version.version), version.commit, version.date]
                     .map(|cell| cell.unwrap_or_default().to_owned())
                     .to_vec(),
             ],
-            numbers: vec![],
         }
         .csv()?,
-        Format::Table | Format::Wide => format!(
+        Format::Table | Format::Wide | Format::Summary => format!(
             "GPU Autoscaler CLI\n  Version: {}\n  Commit:  {}\n  Date:    {}\n",
             version.version,
             version.commit.unwrap_or("unknown"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use gpu_autoscaler_analysis::Thresholds;
+use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::effects::{Performer, WriteRate};
 use gpu_autoscaler_k8s::election::{Elector, Leadership, LeaseName, Timing};
 use gpu_autoscaler_k8s::watch::{Resource, WatchSettings, Watcher};
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::api::Rules;
 use crate::arguments::{Arguments, Bind};
-use crate::health::{Health, TelemetryHealth};
+use crate::health::{Health, TelemetryHealth, WriteHealth};
 use crate::metrics::Metrics;
 use crate::telemetry::Sources;
 use crate::ticker::{Inputs, Outputs, Ticker};
@@ -44,7 +45,8 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let timing = timing(&arguments)?;
     let served = open(&arguments.metrics_bind_address).await?;
     let probes = open(&arguments.health_probe_bind_address).await?;
-    let api = connect::api(arguments.kubeconfig.as_deref()).await?;
+    let cluster = Cluster::connect(arguments.kubeconfig.as_deref(), None).await;
+    let api = cluster.context("find a cluster")?.api;
     let identity = connect::identity();
     for (flag, why) in arguments.without_effect() {
         warn!(flag, why, "flag without effect");
@@ -78,9 +80,11 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let (interval, lookback) = (arguments.scrape_interval, arguments.waste_lookback);
     tokio::spawn(telemetry::run(sources, interval, lookback, reading_out, telemetry_health));
 
-    let metrics = Arc::new(Metrics::new());
-    let health = Arc::new(Health::new(watches, telemetry_seen, leadership.clone()));
     let (view_out, view) = watch::channel(Arc::new(View::default()));
+    let metrics = Arc::new(Metrics::new(view.clone()));
+    let (write_health, writes_seen) = watch::channel(WriteHealth::default());
+    let health = Health::new(watches, telemetry_seen, writes_seen, leadership.clone());
+    let health = Arc::new(health);
     let routes = routes::router(view, Rules::from(&policy.waste)).merge(page::router());
     let routes = routes.merge(http::metrics_routes(Arc::clone(&metrics), Arc::clone(&health)));
     serve(served, routes, &stopped);
@@ -91,7 +95,8 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let rate = WriteRate::new(arguments.write_rate, arguments.write_burst);
     let performer = Performer::new(api, leadership, identity, rate);
     let performer = with_fail_at(performer, &arguments);
-    let performing = performer::run(performer, effects, receipt_out, Arc::clone(&metrics));
+    let performing =
+        performer::run(performer, effects, receipt_out, Arc::clone(&metrics), write_health);
     let performing = tokio::spawn(performing);
     // The lease is given back when the last write is answered, not before.
     let (written, last_write) = watch::channel(false);

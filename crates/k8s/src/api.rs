@@ -186,6 +186,53 @@ impl Api {
             .map_err(|error| ApiError::Malformed { path: path.to_owned(), why: error.to_string() })
     }
 
+    /// The time by the server's clock, as RFC 9110 writes it in the `Date` header; `None` where a
+    /// proxy has taken that out.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn date(&self) -> Result<Option<String>, ApiError> {
+        const PATH: &str = "/version";
+        let limit = REQUEST_TIME_MAX;
+        let sent = tokio::time::timeout(limit, self.send(Method::GET, PATH, Content::Empty)).await;
+        let response = sent.map_err(|_| ApiError::Timeout { path: PATH.to_owned(), limit })??;
+        let date = response.headers().get(http::header::DATE);
+        Ok(date.and_then(|value| value.to_str().ok()).map(str::to_owned))
+    }
+
+    /// Whether whoever asks may do `verb` to `resource` of `group` in all namespaces.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    ///
+    /// Source: `SelfSubjectAccessReview` of `authorization.k8s.io/v1`.
+    pub async fn may(&self, verb: &str, group: &str, resource: &str) -> Result<bool, ApiError> {
+        const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        #[derive(Deserialize)]
+        struct Review {
+            status: Answer,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            allowed: bool,
+        }
+        let review = serde_json::json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {
+                "resourceAttributes": { "verb": verb, "group": group, "resource": resource },
+            },
+        });
+        let content = Content::Json(&review);
+        let body = self.request(Method::POST, PATH, content, REQUEST_TIME_MAX).await?;
+        let read: Result<Review, _> = serde_json::from_slice(&body);
+        let malformed = |error: serde_json::Error| ApiError::Malformed {
+            path: PATH.into(),
+            why: error.to_string(),
+        };
+        Ok(read.map_err(malformed)?.status.allowed)
+    }
+
     /// Opens a stream of lines.
     ///
     /// # Errors

@@ -91,7 +91,10 @@ pub fn parse(text: &[u8]) -> Result<Dump, DumpError> {
     let documents = match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => return Err(DumpError::Empty),
         Some(b'{') => parse_json(text, &mut dump)?,
-        Some(_) => parse_yaml(text, &mut dump)?,
+        Some(_) => {
+            begins_with_field(text)?;
+            parse_yaml(text, &mut dump)?
+        }
     };
     if documents == 0 { Err(DumpError::Empty) } else { Ok(dump) }
 }
@@ -112,6 +115,22 @@ fn parse_json(text: &[u8], dump: &mut Dump) -> Result<usize, DumpError> {
         dump.take(document);
     }
     Ok(documents)
+}
+
+/// Refuses text that is no object from its first line on: whatever it is, more of it would be none.
+fn begins_with_field(text: &[u8]) -> Result<(), DumpError> {
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines
+        .filter(|line| !line.is_empty() && !line.starts_with(b"#") && !line.starts_with(b"%"))
+        .find(|line| !line.starts_with(b"---"));
+    match first {
+        Some(line) if !line.contains(&b':') && !line.starts_with(b"{") => {
+            let shown = clip(&String::from_utf8_lossy(line), 64);
+            let why = format!("`{shown}` is no field of an object");
+            Err(DumpError::Malformed { document: 1, why })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse_yaml(mut text: &[u8], dump: &mut Dump) -> Result<usize, DumpError> {

@@ -13,6 +13,8 @@
 
 #[cfg(feature = "client")]
 pub mod api;
+#[cfg(feature = "client")]
+pub mod connect;
 pub mod convert;
 #[cfg(feature = "client")]
 pub mod crd;
@@ -27,6 +29,8 @@ pub mod lint;
 pub mod manifest;
 pub mod quantity;
 pub mod sense;
+#[cfg(feature = "client")]
+pub mod snapshot;
 #[cfg(feature = "client")]
 pub mod watch;
 

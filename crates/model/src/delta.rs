@@ -48,6 +48,35 @@ impl Delta {
             && self.history.is_empty()
             && self.faults.is_none()
     }
+
+    /// Adds what was seen after this.
+    pub fn append(&mut self, more: Self) {
+        // Named one by one: a new field that is not added here does not compile.
+        let Self {
+            nodes,
+            pods,
+            budgets,
+            policies,
+            events,
+            samples,
+            scrapes,
+            receipts,
+            faults,
+            history,
+        } = more;
+        self.nodes.extend(nodes);
+        self.pods.extend(pods);
+        self.budgets.extend(budgets);
+        self.policies.extend(policies);
+        self.events.extend(events);
+        self.samples.extend(samples);
+        self.scrapes.extend(scrapes);
+        self.receipts.extend(receipts);
+        self.history.extend(history);
+        if faults.is_some() {
+            self.faults = faults;
+        }
+    }
 }
 
 /// Something that an edge cannot do: read a kind of object, telemetry, write.

@@ -148,7 +148,7 @@ impl Driver {
             if self.due.is_none() && is_urgent(&seen) {
                 self.due = Some(self.world.now().after(GATHER));
             }
-            append(&mut self.pending, seen);
+            self.pending.append(seen);
             if self.world.now() >= tick_at {
                 let (seen, outcome) = self.tick();
                 each(&self.world, &self.policy, &seen, &outcome);
@@ -181,7 +181,9 @@ impl Driver {
                 ReceiptResult::AlreadyApplied => &mut tally.receipts.already,
                 ReceiptResult::Conflict => &mut tally.receipts.conflicts,
                 ReceiptResult::Unanswered { .. } => &mut tally.receipts.unanswered,
-                ReceiptResult::Gone | ReceiptResult::Refused { .. } => &mut tally.receipts.other,
+                ReceiptResult::Gone | ReceiptResult::NotSent | ReceiptResult::Refused { .. } => {
+                    &mut tally.receipts.other
+                }
             };
             *count += 1;
         }
@@ -256,15 +258,4 @@ fn is_urgent(seen: &Delta) -> bool {
         && seen.policies.is_empty()
         && seen.events.is_empty()
         && seen.receipts.is_empty())
-}
-
-fn append(pending: &mut Delta, mut seen: Delta) {
-    pending.nodes.append(&mut seen.nodes);
-    pending.pods.append(&mut seen.pods);
-    pending.budgets.append(&mut seen.budgets);
-    pending.policies.append(&mut seen.policies);
-    pending.events.append(&mut seen.events);
-    pending.samples.append(&mut seen.samples);
-    pending.scrapes.append(&mut seen.scrapes);
-    pending.receipts.append(&mut seen.receipts);
 }

@@ -77,6 +77,33 @@ impl Prometheus {
     }
 }
 
+/// Text that is no answer of Prometheus to a query with a range.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no answer of Prometheus to a query with a range such as `DCGM_FI_DEV_GPU_UTIL[1h]`: {why}"
+)]
+pub struct AnswerError {
+    /// Why.
+    pub why: String,
+}
+
+/// Reads an answer that was saved, as by `curl -d query=… http://prometheus:9090/api/v1/query`.
+/// `at` counts for nothing but values without a time, of which such an answer has none.
+///
+/// # Errors
+/// [`AnswerError`] when it is none, or tells of an error.
+pub fn read_answer(
+    body: &[u8],
+    at: Timestamp,
+) -> Result<(Vec<GpuSample>, ScrapeCounts), AnswerError> {
+    let reply: Result<Reply, _> = serde_json::from_slice(body);
+    let reply = reply.map_err(|error| AnswerError { why: error.to_string() })?;
+    match (reply.data, reply.error) {
+        (Some(matrix), None) => Ok(matrix.samples(at)),
+        (_, error) => Err(AnswerError { why: error.unwrap_or_else(|| "no data".to_owned()) }),
+    }
+}
+
 /// Selects all counters that are read, in one query.
 fn selector() -> String {
     format!("{{__name__=~\"{}\"}}", METRICS.join("|"))

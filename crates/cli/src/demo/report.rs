@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::world::Origin;
 use crate::fleet_table;
-use crate::output::Rows;
+use crate::output::{Format, Rows, name, number, prose, word};
 
 /// The whole of it.
 #[derive(Serialize)]
@@ -127,32 +127,31 @@ impl Report {
     }
 
     pub(crate) fn findings_csv(&self) -> Result<String> {
-        fleet_table::findings(&self.findings, true).csv()
+        fleet_table::findings(&self.findings, Format::Wide).csv()
     }
 
-    /// For people; `wide` with more columns and without cutting lists short.
-    pub(crate) fn text(&self, wide: bool) -> String {
+    /// For people; the wide format has more columns and does not cut lists short.
+    pub(crate) fn text(&self, format: Format) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = self.write(&mut text, wide);
+        let _ = self.write(&mut text, format);
         text
     }
 
-    fn write(&self, out: &mut String, wide: bool) -> std::fmt::Result {
+    fn write(&self, out: &mut String, format: Format) -> std::fmt::Result {
         const SHOWN: usize = 12;
         let hours = self.virtual_hours;
         let span =
             if hours < 48.0 { format!("{hours:.1} h") } else { format!("{:.1} d", hours / 24.0) };
         writeln!(out, "=== Simulated cluster, seed {}, {span} until {} ===", self.seed, self.to)?;
         self.write_cluster(out)?;
-        writeln!(out, "\n=== Waste now ===")?;
-        let rows = if wide {
-            fleet_table::findings(&self.findings, true)
-        } else {
-            narrow(&self.findings[..self.findings.len().min(SHOWN)])
-        };
-        out.push_str(&rows.table());
-        write_rest(out, self.findings.len(), if wide { usize::MAX } else { SHOWN }, "findings")?;
+        if format != Format::Summary {
+            let most = if format == Format::Wide { usize::MAX } else { SHOWN };
+            let shown = &self.findings[..self.findings.len().min(most)];
+            writeln!(out, "\n=== Waste now ===")?;
+            out.push_str(&fleet_table::findings(shown, format).text(format));
+            write_rest(out, self.findings.len(), most, "findings")?;
+        }
         writeln!(out, "\n=== Unknown now ===")?;
         let unknown = by_node(&self.unknown);
         out.push_str(&unknown.table());
@@ -259,45 +258,10 @@ impl Waste {
                 fleet_table::money(kind.reclaimable.as_ref()),
             ]
         };
-        Rows {
-            headings: vec!["KIND", "PODS", "GPU-HOURS", "RECLAIMABLE"],
-            rows: self.kinds.iter().map(row).collect(),
-            numbers: vec![1, 2, 3],
-        }
+        let numbers = ["PODS", "GPU-HOURS", "RECLAIMABLE"].map(number);
+        let columns = [word("KIND")].into_iter().chain(numbers).collect();
+        Rows { columns, rows: self.kinds.iter().map(row).collect() }
     }
-}
-
-/// Findings in 80 columns: what one comes for is what each costs, so that names give way.
-fn narrow(findings: &[Finding]) -> Rows {
-    const POD_MAX: usize = 33;
-    let row = |f: &Finding| {
-        vec![
-            f.kind.clone(),
-            clip_middle(&format!("{}/{}", f.namespace, f.pod), POD_MAX),
-            f.devices.len().to_string(),
-            fleet_table::percent(f.usage.as_ref().map(|usage| usage.activity_mean)),
-            fleet_table::percent(f.usage.as_ref().and_then(|usage| usage.fb_mean)),
-            fleet_table::money(f.saving_per_hour.as_ref()),
-        ]
-    };
-    Rows {
-        headings: vec!["KIND", "POD", "GPUS", "COMPUTE", "MEMORY", "SAVES/H"],
-        rows: findings.iter().map(row).collect(),
-        numbers: vec![2, 3, 4, 5],
-    }
-}
-
-/// At most `most` characters; what is too long loses its middle, because both ends of a pod's name
-/// tell it from others.
-fn clip_middle(text: &str, most: usize) -> String {
-    let length = text.chars().count();
-    if length <= most {
-        return text.to_owned();
-    }
-    let tail = most / 3;
-    let head: String = text.chars().take(most - tail - 1).collect();
-    let end: String = text.chars().skip(length - tail).collect();
-    format!("{head}…{end}")
 }
 
 /// Unknown GPUs of one node and one reason in one row.
@@ -312,9 +276,8 @@ fn by_node(unknown: &[Unknown]) -> Rows {
         vec![node.to_owned(), gpus.to_string(), pods.to_string(), why.to_owned()]
     });
     Rows {
-        headings: vec!["NODE", "GPUS", "PODS", "WHY"],
+        columns: vec![name("NODE"), number("GPUS"), number("PODS"), prose("WHY")],
         rows: rows.collect(),
-        numbers: vec![1, 2],
     }
 }
 
@@ -349,13 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lose_their_middle_and_lines_break_between_parts() {
-        assert_eq!(clip_middle("ml/pod", 33), "ml/pod");
-        let long = clip_middle("ml-serve/whisper-api-498a1d81-2830f-xyz", 33);
-        assert_eq!(
-            (long.as_str(), long.chars().count()),
-            ("ml-serve/whisper-api-…1-2830f-xyz", 33)
-        );
+    fn lines_break_between_parts() {
         let parts = ["aaaa", "bbbb", "cccc"].map(str::to_owned);
         assert_eq!(wrap(&parts, 10), ["aaaa,", "bbbb,", "cccc"]);
         assert_eq!(wrap(&parts, 11), ["aaaa, bbbb,", "cccc"]);

@@ -148,7 +148,7 @@ fn what_cannot_be_read_is_named() {
         = 1
         $ plan -f -
         ! error: read standard input
-        !   because: the dump ends early, within document 1 (expected mapping start at line 1, column 1); dump the cluster again
+        !   because: document 1 of the dump is neither JSON nor YAML: `just words` is no field of an object
         = 1
         $ plan -f cluster.yaml -m -
         ! error: standard input has no series of a DCGM exporter such as `DCGM_FI_DEV_GPU_UTIL` (1 lines dropped)
@@ -159,7 +159,7 @@ fn what_cannot_be_read_is_named() {
         = 1
         $ plan -f cluster.yaml -o xml
         ! error: invalid value 'xml' for '--output <FORMAT>'
-        !   [possible values: table, wide, json, yaml, csv]
+        !   [possible values: table, wide, summary, json, yaml, csv]
         ! 
         !   tip: a similar value exists: 'yaml'
         ! 
