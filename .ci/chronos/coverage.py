@@ -1,11 +1,11 @@
-"""The share of lines that ran, by file, from an lcov report; tests within a file do not count."""
+"""The share of lines that ran in any program, by file; tests within a file do not count."""
 
 import json
 import pathlib
 import re
 import sys
 
-report, out, show = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
+reports, out, show = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "1"
 AIM = 90.0
 
 
@@ -18,7 +18,7 @@ def own_tests(path):
 
 
 files, path = {}, None
-for line in open(report):
+for line in (line for report in reports.glob("*.info") for line in open(report)):
     if line.startswith("SF:"):
         path = line[3:].strip()
         ends = own_tests(path)

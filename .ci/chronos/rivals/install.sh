@@ -7,7 +7,7 @@ rivals=$1
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$rivals/lib"
 [ -x "$rivals/venv/bin/python" ] || python3 -m venv "$rivals/venv"
-cc -shared -fPIC -O1 -o "$rivals/lib/libnvidia-ml.so.1" "$here/nvml.c"
+cc -shared -fPIC -O1 -o "$rivals/lib/libnvidia-ml.so.1" "$here/../../../crates/chronos/tests/doubles/nvml.c"
 printf 'OPENCL_1.0 { global: cl*; };\n' > "$rivals/lib/opencl.map"
 cc -shared -fPIC -O1 -Wl,--version-script="$rivals/lib/opencl.map" -Wl,-soname,libOpenCL.so.1 \
     -o "$rivals/lib/libOpenCL.so.1" "$here/opencl.c"

@@ -1,6 +1,11 @@
-/* NVML with two idle GPUs, for tools that do nothing without a driver: the functions and structures
- * that nvitop and gpustat ask for, as nvml.h (CUDA 13) declares them. */
+/* NVML with two GPUs, for tests of what is read from it and for tools that do nothing without a
+ * driver: the functions and structures that `os::gpu::nvml`, nvitop and gpustat ask for, as nvml.h
+ * (CUDA 13) declares them.
+ *
+ * DOUBLE_LOST=1: the second GPU has fallen off the bus. DOUBLE_PROCESS=PID: that process holds 5 GiB
+ * of the first. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef int nvmlReturn_t; /* 0 is success, 2 invalid argument, 3 not supported */
@@ -37,6 +42,7 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { return *count = COUNT, 0; 
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t *device) {
     if (index >= COUNT) return 2;
+    if (index == COUNT - 1 && getenv("DOUBLE_LOST")) return 15; /* NVML_ERROR_GPU_IS_LOST */
     *device = (nvmlDevice_t)(numbers + index);
     return 0;
 }
@@ -97,12 +103,32 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t d, unsigned *mw) {
     return (void)d, *mw = 700000, 0;
 }
 
+typedef struct {
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
+} nvmlProcessInfo_t;
+
 static nvmlReturn_t nobody(nvmlDevice_t d, unsigned *count, void *processes) {
     (void)d, (void)processes;
     return *count = 0, 0;
 }
+
+static nvmlReturn_t computing(nvmlDevice_t d, unsigned *count, nvmlProcessInfo_t *processes) {
+    const char *pid = getenv("DOUBLE_PROCESS");
+    if (!pid || number(d)) return *count = 0, 0;
+    if (*count < 1) return *count = 1, 7; /* NVML_ERROR_INSUFFICIENT_SIZE */
+    processes[0] = (nvmlProcessInfo_t){(unsigned)atoi(pid), 5ULL << 30, ~0U, ~0U};
+    return *count = 1, 0;
+}
+
+/* On one board. */
+nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t a, nvmlDevice_t b, unsigned *level) {
+    return (void)a, (void)b, *level = 10, 0;
+}
+
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t d, unsigned *n, void *p) {
-    return nobody(d, n, p);
+    return computing(d, n, p);
 }
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t d, unsigned *n, void *p) {
     return nobody(d, n, p);
