@@ -7,3 +7,4 @@ mod control_plane;
 mod controller;
 mod packing;
 mod prometheus;
+mod telemetry;

@@ -5,8 +5,10 @@
 //! what is not known is `null`.
 
 mod answers;
+mod waiting;
 
 pub use answers::{Explanation, List, Problem, Rules, Verdict};
+pub use waiting::Waiting;
 
 use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
@@ -32,6 +34,9 @@ pub struct Status {
     pub unknown: Vec<Unknown>,
     /// Active pods that request GPUs.
     pub pods: Vec<Pod>,
+    /// Those of them that wait for a node.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// Nodes with GPUs.
     pub nodes: Vec<Node>,
     /// GPUs and GPU instances that are measured.
@@ -511,6 +516,7 @@ impl From<&model::View> for Status {
             hardware: view.hardware.iter().map(Hardware::from).collect(),
             unknown: view.unknown.iter().map(Unknown::from).collect(),
             pods: view.pods.iter().map(Pod::from).collect(),
+            waiting: view.waiting.iter().map(Waiting::from).collect(),
             nodes: view.nodes.iter().map(Node::from).collect(),
             devices: view.devices.iter().map(Device::from).collect(),
         }

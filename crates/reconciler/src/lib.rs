@@ -11,9 +11,13 @@
 //! - No clock, no randomness, no IO; no step takes longer than the number of objects says.
 
 mod admit;
+mod announce;
 mod effects;
+mod hardware;
+mod history;
 mod nodes;
 mod observe;
+mod placement;
 mod policy;
 mod pricing;
 mod state;
@@ -66,12 +70,16 @@ pub struct Report {
 pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Policy) -> Outcome {
     let mut report = Report::default();
     observe::take_in(now, state, seen, policy, &mut report);
+    placement::place_waiting(now, state, policy);
+    let mut history = Vec::new();
     if state.judgement_due(now, policy) {
+        observe::forget_old_layouts(state, policy);
+        history = history::account(now, state, policy);
         waste::judge_all(now, state, policy, &mut report);
         view::rebuild(now, state, policy, &report.refusals);
     }
     let effects = effects::decide(now, state, policy);
     let wake = state.wake(now, policy);
     let view = state.view.clone();
-    Outcome { effects, charges: Vec::new(), history: Vec::new(), report, view, wake }
+    Outcome { effects, charges: Vec::new(), history, report, view, wake }
 }

@@ -19,6 +19,7 @@ mod network_fs;
 mod nvidia;
 mod sandbox;
 mod scheduling;
+mod schema;
 mod trace;
 mod users;
 
