@@ -109,8 +109,38 @@ impl Prometheus {
     /// # Errors
     /// As [`Prometheus::start`]; a rule that cannot be parsed ends Prometheus.
     pub fn start_with_rules(options: &Options, rules: &[PathBuf]) -> Result<Self, PrometheusError> {
-        let program = Program::Prometheus.find()?;
         let scratch = ScratchDir::create("prometheus").map_err(PrometheusError::Prepare)?;
+        Self::start_in(scratch, options, rules)
+    }
+
+    /// As [`Prometheus::start`], with samples of the past: OpenMetrics text with times.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`], and [`PrometheusError::Prepare`] where `promtool` refuses the text.
+    pub fn start_with_history(options: &Options, text: &str) -> Result<Self, PrometheusError> {
+        let prepare = PrometheusError::Prepare;
+        let scratch = ScratchDir::create("prometheus").map_err(prepare)?;
+        let history = scratch.write("history.om", text).map_err(prepare)?;
+        // It comes with Prometheus.
+        let promtool = Program::Prometheus.find()?.with_file_name("promtool");
+        let made = std::process::Command::new(promtool)
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .args([&history, &scratch.join("data")])
+            .output()
+            .map_err(prepare)?;
+        if !made.status.success() {
+            let why = String::from_utf8_lossy(&made.stderr).into_owned();
+            return Err(prepare(io::Error::other(why)));
+        }
+        Self::start_in(scratch, options, &[])
+    }
+
+    fn start_in(
+        scratch: ScratchDir,
+        options: &Options,
+        rules: &[PathBuf],
+    ) -> Result<Self, PrometheusError> {
+        let program = Program::Prometheus.find()?;
         let port = LoopbackPort::reserve().map_err(PrometheusError::Prepare)?;
         write_targets(scratch.path(), &options.targets).map_err(PrometheusError::Prepare)?;
         let config = scratch

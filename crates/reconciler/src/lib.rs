@@ -12,6 +12,7 @@
 
 mod admit;
 mod effects;
+mod namespaces;
 mod nodes;
 mod observe;
 mod policy;
