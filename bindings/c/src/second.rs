@@ -1,6 +1,7 @@
 //! The second interface: what the first one cannot say, with versions and sizes.
 
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::os::fd::IntoRawFd;
 
 use chronos::api::{Order, Reply};
 use chronos::cli::views;
@@ -107,6 +108,7 @@ unsafe fn read(
         },
         grace: millis(given.grace_ms)?.unwrap_or(defaults.grace),
         warn: defaults.warn,
+        warn_signal: None,
         name: name.map(str::to_owned),
         reservation: None,
     };
@@ -289,6 +291,27 @@ pub unsafe extern "C" fn chronos_v1_remaining_ms(
             let left = lease.remaining(clock::boottime()).as_nanos() / 1_000_000;
             *out = i64::try_from(left).unwrap_or(i64::MAX);
             Ok(0)
+        },
+    )
+}
+
+/// See the header.
+///
+/// # Safety
+/// Pointers are null or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chronos_v1_warning_fd(
+    handle: *mut c_void,
+    id: *const c_char,
+    before_ms: u64,
+) -> i32 {
+    guarded(
+        |code| code,
+        || {
+            // SAFETY: as the caller promises.
+            let lease = unsafe { find(handle, id)? };
+            let before = millis(before_ms)?.unwrap_or(Span::ZERO);
+            Ok(clock::alarm(lease.deadline.before(before))?.into_raw_fd())
         },
     )
 }

@@ -1,6 +1,7 @@
 /* The ABI, to the byte, and what programs in C have relied on since the first version. */
 #include <chronos/chronos_c.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,13 @@ static void the_second_interface(ChronosPartitionerHandle h) {
     CHECK(chronos_v1_remaining_ms(h, id, &left) == 0 && left > 50000 && left <= 60000);
     CHECK(chronos_v1_extend(h, id, 60000) == 0);
     CHECK(chronos_v1_remaining_ms(h, id, &left) == 0 && left > 110000);
+    struct pollfd soon = {.fd = chronos_v1_warning_fd(h, id, 119000), .events = POLLIN};
+    struct pollfd late = {.fd = chronos_v1_warning_fd(h, id, 0), .events = POLLIN};
+    CHECK(soon.fd >= 0 && late.fd >= 0);
+    CHECK(poll(&soon, 1, 10000) == 1 && (soon.revents & POLLIN) != 0);
+    CHECK(poll(&late, 1, 0) == 0);
+    CHECK(close(soon.fd) == 0 && close(late.fd) == 0);
+    CHECK(chronos_v1_warning_fd(h, "partition_none", 0) == -65);
     CHECK(chronos_v1_env_json(h, id, &json) == 0);
     CHECK(strstr(json, "\"CUDA_VISIBLE_DEVICES\":\"1\"") != NULL);
     chronos_v1_free(json);

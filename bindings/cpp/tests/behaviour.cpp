@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <unistd.h>
 
 #define CHECK(condition)                                                                      \
     do {                                                                                      \
@@ -34,6 +35,8 @@ int main() {
     CHECK(all[0].getRemainingTime() > 590 && all[0].getRemainingTime() <= 600);
     partitioner.extend(id, std::chrono::minutes(1));
     CHECK(partitioner.remaining(id) > std::chrono::seconds(650));
+    const int warning = partitioner.warningDescriptor(id, std::chrono::minutes(1));
+    CHECK(warning >= 0 && close(warning) == 0);
     CHECK(partitioner.releasePartition(id) && !partitioner.releasePartition(id));
     {
         chronos::ScopedPartition scoped(partitioner, 0, 0.5f, 600);

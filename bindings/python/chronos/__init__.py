@@ -139,6 +139,14 @@ class Partition:
         """Variables for a process that is to run in it."""
         return self._partitioner.environment(self.partition_id)
 
+    def warning_fd(self, seconds: float) -> int:
+        """A descriptor that is readable that long before the deadline as it stands now.
+
+        For ``select`` and event loops; close it with ``os.close``. `chronos.aio.warning` waits for
+        it in asyncio.
+        """
+        return self._partitioner.warning_fd(self.partition_id, seconds)
+
     def extend(self, seconds: float) -> None:
         """Moves the deadline."""
         self._partitioner.extend(self.partition_id, seconds)
@@ -258,6 +266,14 @@ class Partitioner:
     def attach(self, partition_id: str, pid: int) -> None:
         """Puts a process and its later children into a partition."""
         self._check(_need().chronos_v1_attach(self._handle, partition_id.encode(), pid))
+
+    def warning_fd(self, partition_id: str, seconds: float) -> int:
+        """A descriptor that is readable that long before the deadline as it stands now."""
+        identity = partition_id.encode()
+        descriptor = _need().chronos_v1_warning_fd(self._handle, identity, _millis(seconds))
+        if descriptor < 0:
+            raise _last_error(descriptor)
+        return descriptor
 
     def time_remaining(self, partition_id: str) -> float:
         """Seconds that are left; 0 once it has ended."""

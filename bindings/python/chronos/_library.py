@@ -78,6 +78,7 @@ _FUNCTIONS = {
     "chronos_v1_resume": (c_int32, [c_void_p, c_char_p, c_uint64, c_uint64]),
     "chronos_v1_attach": (c_int32, [c_void_p, c_char_p, c_int32]),
     "chronos_v1_remaining_ms": (c_int32, [c_void_p, c_char_p, POINTER(c_int64)]),
+    "chronos_v1_warning_fd": (c_int32, [c_void_p, c_char_p, c_uint64]),
     "chronos_v1_list_json": (c_int32, [c_void_p, POINTER(c_void_p)]),
     "chronos_v1_env_json": (c_int32, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "chronos_v1_suggest_json": (c_int32, [c_void_p, POINTER(Request), POINTER(c_void_p)]),

@@ -1,6 +1,7 @@
 """What programs in Python rely on. Run by the tests of the C ABI, with fake GPUs."""
 
 import asyncio
+import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -100,6 +101,36 @@ class Behaviour(unittest.TestCase):
                 self.partitioner.release(partition_id)
             except chronos.ChronosError:
                 pass
+
+    def test_warning(self):
+        async def body():
+            async with chronos.aio.request(memory=0.5, duration=60) as partition:
+                # Due already, and due in 20 s.
+                await asyncio.wait_for(chronos.aio.warning(partition, seconds=60), timeout=10)
+                late = asyncio.create_task(chronos.aio.warning(partition, seconds=40))
+                await asyncio.sleep(0)
+                late.cancel()
+                return partition.time_remaining
+
+        self.assertGreater(asyncio.run(body()), 40)
+        with self.assertRaises(chronos.ChronosError) as gone:
+            self.partitioner.warning_fd("partition_none", 1)
+        self.assertEqual(gone.exception.code, -65)
+
+    @unittest.skipUnless(importlib.util.find_spec("IPython"), "IPython is not installed")
+    def test_jupyter_magic(self):
+        from IPython.testing.globalipapp import start_ipython
+
+        shell = start_ipython()
+        shell.run_line_magic("load_ext", "chronos")
+        held = shell.run_line_magic("chronos", "1 0.5 60")
+        self.assertEqual(os.environ["CUDA_VISIBLE_DEVICES"], "1")
+        self.assertEqual([p.partition_id for p in self.partitioner.list()], [held.partition_id])
+        shell.run_line_magic("chronos", "release")
+        self.assertEqual(self.partitioner.list(), [])
+        shell.user_ns["partitioner"] = self.partitioner
+        shell.run_cell_magic("chronos", "0 0.25 60", "seen = len(partitioner.list())")
+        self.assertEqual(shell.user_ns["seen"], 1)
 
     def test_asyncio(self):
         async def body():

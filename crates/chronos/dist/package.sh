@@ -13,4 +13,8 @@ mkdir -p "$out"
 archive=chronos-linux-$(uname -m).tar.gz
 tar -C "$work" -czf "$out/$archive" chronos libchronos.so chronos_c.h chronos.hpp
 (cd "$out" && sha256sum "$archive" > SHA256SUMS)
+wheel=$(CHRONOS_WHEEL_LIBRARY=$target/libchronos_c.so CHRONOS_WHEEL_TOOL=$target/chronos \
+    python3 "$root/bindings/python/backend.py" "$out")
+(cd "$out" && sha256sum "$wheel" >> SHA256SUMS)
 echo "$out/$archive"
+echo "$out/$wheel"

@@ -136,6 +136,13 @@ pub enum Reply {
         /// Why.
         refusal: Box<Refusal>,
     },
+    /// A reply, and what to know of how it came about.
+    Noted {
+        /// One sentence each.
+        notes: Vec<String>,
+        /// What became of the order.
+        answer: Box<Reply>,
+    },
     /// The machine failed.
     Failed {
         /// What failed, with its causes.

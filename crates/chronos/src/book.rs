@@ -93,6 +93,26 @@ pub enum Event {
         id: LeaseId,
         /// Its new deadline.
         deadline: Boottime,
+        /// The process that lets its processes run.
+        #[serde(default)]
+        by: Option<ProcessId>,
+    },
+    /// A process is about to stop or start the processes of the lease.
+    Moving {
+        /// The lease.
+        id: LeaseId,
+        /// Which process.
+        by: ProcessId,
+    },
+    /// The processes of the lease run.
+    Moved {
+        /// The lease.
+        id: LeaseId,
+    },
+    /// The processes of the lease were told that its deadline is near.
+    Warned {
+        /// The lease.
+        id: LeaseId,
     },
     /// Nothing of the lease is left.
     Ended {
@@ -301,12 +321,21 @@ impl Book {
             | Event::Ending { id, .. }
             | Event::Told { id }
             | Event::Suspended { id, .. }
-            | Event::Resumed { id, .. } => id,
+            | Event::Resumed { id, .. }
+            | Event::Moving { id, .. }
+            | Event::Moved { id }
+            | Event::Warned { id } => id,
             _ => unreachable!("`apply` handles every event that has no lease"),
         };
         let lease = Arc::make_mut(self.leases.get_mut(id).ok_or("there is no such lease")?);
         match (event, &mut lease.phase) {
-            (Event::Extended { deadline, .. }, Phase::Active) => lease.deadline = *deadline,
+            (Event::Extended { deadline, .. }, Phase::Active) => {
+                lease.deadline = *deadline;
+                lease.warned = false;
+            }
+            (Event::Moving { by, .. }, Phase::Active) => lease.mover = Some(by.clone()),
+            (Event::Moved { .. }, Phase::Active) => lease.mover = None,
+            (Event::Warned { .. }, Phase::Active) => lease.warned = true,
             (Event::Attached { process, .. }, Phase::Active) => {
                 lease.attached.insert(process.clone());
             }
@@ -321,10 +350,13 @@ impl Book {
             }
             (Event::Told { .. }, Phase::Ending { told, .. }) => *told = true,
             (Event::Suspended { holds, until, left, .. }, Phase::Active) => {
+                lease.mover = None;
                 lease.phase = Phase::Suspended { holds: *holds, until: *until, left: *left };
             }
-            (Event::Resumed { deadline, .. }, Phase::Suspended { .. }) => {
+            (Event::Resumed { deadline, by, .. }, Phase::Suspended { .. }) => {
                 lease.phase = Phase::Active;
+                lease.mover = by.clone();
+                lease.warned = false;
                 lease.deadline = *deadline;
                 self.tickets.remove(id);
             }

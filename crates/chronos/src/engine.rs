@@ -13,7 +13,7 @@ use crate::book::{Book, Event};
 use crate::expiry::Diligence;
 use crate::index;
 use crate::journal::{self, JournalError};
-use crate::lease::{Binding, Gpu, Lease, LeaseId, Phase, ProcessId, Request, Ticket};
+use crate::lease::{Binding, Gpu, Lease, LeaseId, Phase, Priority, ProcessId, Request, Ticket};
 use crate::planner::{self, Planned, Verdict};
 use crate::policy::{self, Caller, Limits, Policy};
 use crate::quantity::{Now, Span};
@@ -83,6 +83,7 @@ pub struct Engine<W: World> {
     pub(crate) world: W,
     pub(crate) book: Book,
     pub(crate) mark: Mark,
+    notes: Vec<String>,
     lines: usize,
     /// Of those, the lines before the index that was read or written last.
     indexed: usize,
@@ -91,12 +92,22 @@ pub struct Engine<W: World> {
 impl<W: World> Engine<W> {
     /// An engine that has read nothing yet.
     pub fn new(world: W) -> Self {
-        Self { world, book: Book::default(), mark: Mark::default(), lines: 0, indexed: 0 }
+        let (book, mark) = (Book::default(), Mark::default());
+        Self { world, book, mark, notes: Vec::new(), lines: 0, indexed: 0 }
     }
 
     /// The book as it was last read.
     pub fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// What the caller should know of how its operations came about, since the last time.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     /// The machine.
@@ -282,12 +293,20 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
-    /// Asks for a lease.
+    /// Asks for a lease. One of high priority may have low ones suspended ([`crate::preemption`]).
     ///
     /// # Errors
     /// [`Error::Refused`] when it is neither granted nor queued.
     pub fn create(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Answer, W> {
         self.settle(Diligence::Due)?;
+        if wish.request.priority == Priority::High {
+            return self.create_urgent(caller, rules, wish);
+        }
+        self.ask(caller, rules, wish)
+    }
+
+    /// Grants a request, or puts it into the queue, or refuses it.
+    pub(crate) fn ask(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Answer, W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         let limits = rules.limits(caller);
         self.transact(|engine, now| {
@@ -439,6 +458,8 @@ impl<W: World> Engine<W> {
             attached: std::collections::BTreeSet::new(),
             fenced: false,
             binding: ticket.binding,
+            mover: None,
+            warned: false,
         };
         lease.fenced = self.world.fence(&lease).map_err(Error::World)?;
         Ok(lease)

@@ -7,18 +7,12 @@
 //! will be; every guard is a loop around it.
 
 use crate::book::{Epitaph, Event};
-use crate::engine::{Done, Engine, Error, wrong_phase};
-use crate::lease::{
-    Binding, Choice, EndReason, Lease, LeaseId, OnExpire, Phase, ProcessId, Reservation, Ticket,
-};
-use crate::planner::{self, Verdict, Window};
+use crate::engine::{Done, Engine, Error};
+use crate::lease::{Binding, EndReason, Lease, LeaseId, OnExpire, Phase, ProcessId, Reservation};
+use crate::planner::{self, Verdict};
 use crate::policy::Caller;
 use crate::quantity::{Boottime, Now, Span};
-use crate::refusal::Refusal;
-use crate::world::{Signal, Suspension, World};
-
-/// How long a suspended lease may last before it is ended for good.
-pub const SUSPENDED_MAX: Span = Span::from_secs(86_400);
+use crate::world::{Signal, World};
 
 /// How long after its start a reservation that nobody takes up is kept.
 pub const NO_SHOW: Span = Span::from_secs(15 * 60);
@@ -67,7 +61,11 @@ impl<W: World> Engine<W> {
         if !due && !ending && diligence == Diligence::Due {
             return Ok(Watch { due: self.next_due(now), processes: Vec::new() });
         }
+        self.warn_due(now)?;
         self.suspend_overdue(now)?;
+        if diligence == Diligence::Full {
+            self.take_over()?;
+        }
         let strays = if diligence == Diligence::Full { self.strays()? } else { Vec::new() };
         if diligence == Diligence::Due || !self.is_settled(&strays)? {
             self.mark_endings(&strays, diligence)?;
@@ -76,6 +74,7 @@ impl<W: World> Engine<W> {
         if diligence == Diligence::Full {
             let bound = self.book.leases().filter(|l| l.binding == Binding::Creator);
             processes.extend(bound.map(|lease| lease.creator.clone()));
+            processes.extend(self.book.leases().filter_map(|lease| lease.mover.clone()));
             processes.extend(self.served_first(now).into_iter().map(|(_, waiter)| waiter));
         }
         let now = self.world.now();
@@ -155,8 +154,10 @@ impl<W: World> Engine<W> {
     fn mark_endings(&mut self, strays: &[LeaseId], diligence: Diligence) -> Done<(), W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         self.transact(|engine, now| {
+            let moved = engine.moved_by_others(now);
+            let over = engine.book.leases().filter(|lease| !moved.contains(&lease.id));
             let mut events: Vec<Event> =
-                engine.book.leases().filter_map(|lease| ending(lease, now, strays)).collect();
+                over.filter_map(|lease| ending(lease, now, strays)).collect();
             for id in engine.over_tickets(now, diligence) {
                 // An ending takes the ticket of its lease with it.
                 let ends =
@@ -304,164 +305,6 @@ impl<W: World> Engine<W> {
             }
         }
     }
-
-    /// Suspends the leases that are over and were to be suspended; one that cannot be is ended.
-    fn suspend_overdue(&mut self, now: Now) -> Done<(), W> {
-        let overdue: Vec<Lease> = self
-            .book
-            .leases()
-            .filter(|lease| {
-                lease.phase == Phase::Active
-                    && lease.deadline <= now.boot
-                    && lease.request.on_expire == OnExpire::Suspend
-            })
-            .cloned()
-            .collect();
-        for lease in overdue {
-            // On a refusal `mark_endings` finds it overdue and ends it.
-            match self.stop(&lease) {
-                Ok(_) | Err(Error::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Suspends an active lease by hand.
-    ///
-    /// # Errors
-    /// [`Refusal::NotSuspendable`] when its processes cannot be stopped; they run on.
-    pub fn suspend(&mut self, caller: &Caller, id: &LeaseId) -> Done<Suspension, W> {
-        self.settle(Diligence::Due)?;
-        self.peek()?;
-        let lease = self.owned(caller, id)?.clone();
-        if lease.phase != Phase::Active {
-            return Err(wrong_phase(&lease, "suspended").into());
-        }
-        self.stop(&lease)
-    }
-
-    fn stop(&mut self, lease: &Lease) -> Done<Suspension, W> {
-        let members = self.world.members(lease).map_err(Error::World)?;
-        if members.is_empty() {
-            let why = "no process has joined it".to_owned();
-            return Err(Refusal::NotSuspendable { id: lease.id.clone(), why }.into());
-        }
-        let stopped = self.world.suspend(lease, &members).map_err(Error::World)?;
-        let suspension =
-            stopped.map_err(|why| Refusal::NotSuspendable { id: lease.id.clone(), why: why.0 })?;
-        let gpus = self.world.gpus().map_err(Error::World)?;
-        self.transact(|engine, now| {
-            let current = engine.book.lease(&lease.id).cloned();
-            let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
-                return Ok((Vec::new(), ()));
-            };
-            let mut events = vec![Event::Suspended {
-                id: lease.id.clone(),
-                holds: suspension == Suspension::Frozen,
-                until: now.boot.after(SUSPENDED_MAX),
-                left: current.remaining(now.boot),
-            }];
-            let granted = engine.schedule(&gpus, now, &events, None)?;
-            events.extend(granted);
-            Ok((events, ()))
-        })?;
-        Ok(suspension)
-    }
-
-    /// Lets a suspended lease run again for `for_`, or for what was left of its time.
-    ///
-    /// # Errors
-    /// [`Refusal::NoCapacity`] when its place is taken and `wait` is `None`.
-    pub fn resume(
-        &mut self,
-        caller: &Caller,
-        id: &LeaseId,
-        for_: Option<Span>,
-        wait: Option<Span>,
-    ) -> Done<crate::engine::Answer, W> {
-        let gpus = self.world.gpus().map_err(Error::World)?;
-        self.transact(|engine, now| {
-            let lease = engine.owned(caller, id)?.clone();
-            let Phase::Suspended { holds, left, .. } = lease.phase else {
-                return Err(wrong_phase(&lease, "resumed").into());
-            };
-            let duration = for_.unwrap_or(left);
-            if duration == Span::ZERO {
-                let message = format!("partition `{id}` has no time left");
-                let hint = "say for how long: `chronos resume ID --for 1h`".to_owned();
-                return Err(Refusal::BadInput { message, hint }.into());
-            }
-            let mut ticket = resume_ticket(&lease, caller, now, duration);
-            ticket.until = now.boot.after(wait.unwrap_or_default());
-            // Who asks again takes the place of who asked before: both wait for the same lease.
-            let earlier = engine.book.ticket(id).map(|_| Event::Left { id: id.clone() });
-            let mut events: Vec<Event> = earlier.into_iter().collect();
-            let verdict = if holds {
-                engine.resumable(&gpus, now, &lease, duration)?
-            } else {
-                let book = crate::engine::after(&engine.book, &events)?;
-                let plan = planner::plan(&book, &gpus, now, Some(&ticket));
-                plan.into_iter().find(|p| p.id == *id).expect("it was asked").verdict
-            };
-            match verdict {
-                Verdict::Now(_) => {
-                    let deadline = now.boot.after(duration);
-                    let event = engine.resume_fenced(&ticket, deadline)?;
-                    let lease = Lease { deadline, phase: Phase::Active, ..lease };
-                    events.push(event);
-                    Ok((events, crate::engine::Answer::Granted(Box::new(lease))))
-                }
-                Verdict::Never(never) => Err(Refusal::from(never).into()),
-                Verdict::Later { start, parts } => {
-                    let in_ = start.since(now.boot);
-                    if wait.is_none() || holds {
-                        let where_ = crate::engine::names(&parts);
-                        return Err(Refusal::NoCapacity { in_, where_ }.into());
-                    }
-                    events.push(Event::Queued(Box::new(ticket.clone())));
-                    Ok((events, crate::engine::Answer::Waiting(Box::new(ticket), Some(in_))))
-                }
-            }
-        })
-    }
-
-    /// Whether a lease that still holds its memory may hold it for `duration` from now.
-    fn resumable(
-        &self,
-        gpus: &[crate::lease::Gpu],
-        now: Now,
-        lease: &Lease,
-        duration: Span,
-    ) -> Done<Verdict, W> {
-        let request = placed(lease, duration);
-        let window =
-            Window { request: &request, start: now.boot, duration, besides: Some(&lease.id) };
-        Ok(match planner::window(&self.book, gpus, now, &window) {
-            Ok(Some(start)) if start <= now.boot => Verdict::Now(lease.parts.clone()),
-            Ok(Some(start)) => Verdict::Later { start, parts: lease.parts.clone() },
-            Ok(None) => {
-                Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() }
-            }
-            Err(never) => Verdict::Never(never),
-        })
-    }
-
-    /// The event that resumes a lease; its fence learns the new deadline first.
-    pub(crate) fn resume_fenced(&mut self, ticket: &Ticket, deadline: Boottime) -> Done<Event, W> {
-        if let Some(lease) = self.book.lease(&ticket.id) {
-            let lease = Lease { deadline, ..lease.clone() };
-            self.world.refence(&lease).map_err(Error::World)?;
-        }
-        Ok(Event::Resumed { id: ticket.id.clone(), deadline })
-    }
-
-    /// Lets the processes of a lease that was resumed in the book run.
-    pub(crate) fn thaw(&mut self, id: &LeaseId) -> Done<(), W> {
-        let Some(lease) = self.book.lease(id).cloned() else { return Ok(()) };
-        let members = self.world.members(&lease).map_err(Error::World)?;
-        self.world.resume(&lease, &members).map_err(Error::World)
-    }
 }
 
 /// The event that marks `lease` as ending, if it is over at `now`.
@@ -480,29 +323,4 @@ fn ending(lease: &Lease, now: Now, strays: &[LeaseId]) -> Option<Event> {
 /// Whether the processes of an ending lease are left alone.
 fn spared(lease: &Lease, reason: EndReason) -> bool {
     lease.request.on_expire == OnExpire::Notify && reason == EndReason::Expired
-}
-
-/// What `lease` has, as a request for the same GPUs.
-fn placed(lease: &Lease, duration: Span) -> crate::lease::Request {
-    let first = lease.parts.first();
-    crate::lease::Request {
-        choice: Choice::These(lease.parts.iter().map(|part| part.gpu.clone()).collect()),
-        memory: crate::lease::MemoryAsk::Size(first.map(|p| p.memory).unwrap_or_default()),
-        duration,
-        reservation: None,
-        ..lease.request.clone()
-    }
-}
-
-fn resume_ticket(lease: &Lease, caller: &Caller, now: Now, duration: Span) -> Ticket {
-    Ticket {
-        id: lease.id.clone(),
-        owner: lease.owner.clone(),
-        waiter: caller.process.clone(),
-        request: placed(lease, duration),
-        since: now.boot,
-        until: now.boot,
-        resumes: true,
-        binding: lease.binding,
-    }
 }

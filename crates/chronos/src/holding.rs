@@ -111,6 +111,10 @@ impl<W: World> Engine<W> {
                 return Err(wrong_phase(&lease, "joined").into());
             }
             let refuse = |why: String| Refusal::NotAttachable { pid: process.pid, why };
+            if lease.mover.is_some() {
+                // It would be neither stopped with the others nor missed by who stops them.
+                return Err(refuse("the partition is being stopped or started".into()).into());
+            }
             if !caller.is_root() && uid != caller.owner.uid {
                 return Err(refuse(format!("it runs as user {uid}")).into());
             }

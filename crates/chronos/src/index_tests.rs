@@ -34,6 +34,7 @@ fn request(full: bool, priority: Priority) -> Request {
         on_expire: if full { OnExpire::Suspend } else { OnExpire::Term },
         grace: Span::from_secs(10),
         warn: full.then_some(Span::from_secs(60)),
+        warn_signal: full.then_some(crate::lease::WarnSignal::Usr1),
         name: full.then(|| "train".to_owned()),
         reservation: full.then(|| ReservationId("reservation_1_0001".into())),
     }
@@ -78,6 +79,8 @@ fn lease(number: u64, full: bool) -> Lease {
         attached: if full { [process(3)].into() } else { [].into() },
         fenced: full,
         binding: Binding::Deadline,
+        mover: full.then(|| process(8)),
+        warned: full,
     }
 }
 
@@ -127,7 +130,7 @@ fn a_damaged_index_is_not_used() {
 #[test]
 fn the_layout_is_known() {
     let bytes = write(&small(), MARK, 6);
-    assert_eq!((LAYOUT, crc32c(&bytes[HEAD..])), (1, 0x083d_63a6));
+    assert_eq!((LAYOUT, crc32c(&bytes[HEAD..])), (2, 0x72f3_9276));
 }
 
 /// Tickets come and go; from time to time the queue is packed. It always holds the same tickets,

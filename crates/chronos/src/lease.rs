@@ -190,12 +190,29 @@ pub struct Request {
     /// How long before the deadline the holder is warned; `None` is not at all.
     #[serde(default)]
     pub warn: Option<Span>,
+    /// The signal that its processes get with the warning; `None` is no signal.
+    #[serde(default)]
+    pub warn_signal: Option<WarnSignal>,
     /// A word of the user's.
     #[serde(default)]
     pub name: Option<String>,
     /// The calendar reservation it is taken from.
     #[serde(default)]
     pub reservation: Option<ReservationId>,
+}
+
+/// A signal that a job can be warned with: one that a program expects to be sent by others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WarnSignal {
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGHUP
+    Hup,
+    /// SIGINT
+    Int,
 }
 
 /// A user, by number; the name is for display.
@@ -364,6 +381,12 @@ pub struct Lease {
     /// What it outlives.
     #[serde(default)]
     pub binding: Binding,
+    /// The process that is stopping or starting its processes.
+    #[serde(default)]
+    pub mover: Option<ProcessId>,
+    /// Whether the warning before this deadline was given.
+    #[serde(default)]
+    pub warned: bool,
 }
 
 /// What a lease outlives.
@@ -391,12 +414,18 @@ impl Lease {
     /// The instant at which a guard has to act next, whoever it is.
     pub fn due(&self) -> Boottime {
         match self.phase {
-            Phase::Active => self.deadline,
+            Phase::Active => self.warn_at().map_or(self.deadline, |at| at.min(self.deadline)),
             Phase::Ending { kill_at, told: true, .. } => kill_at,
             // Telling is due at once.
             Phase::Ending { .. } => Boottime::default(),
             Phase::Suspended { until, .. } => until,
         }
+    }
+
+    /// When its processes are to be warned; `None` when they were, or are not to be.
+    pub fn warn_at(&self) -> Option<Boottime> {
+        let wanted = self.phase == Phase::Active && !self.warned;
+        self.request.warn.filter(|_| wanted).map(|warn| self.deadline.before(warn))
     }
 
     /// When its memory is free at the latest if nothing changes; `None` when its

@@ -32,12 +32,15 @@ pub mod os;
 mod packed;
 pub mod planner;
 pub mod policy;
+pub mod preemption;
 pub mod profile;
 pub mod quantity;
 pub mod queue;
 pub mod refusal;
 pub mod size;
+pub mod suspension;
 pub mod wanted;
+pub mod warning;
 pub mod world;
 
 pub use gpu_autoscaler_model::{Bytes, Timestamp};

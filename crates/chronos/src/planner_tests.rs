@@ -47,6 +47,7 @@ fn request(choice: Choice, memory: u64, ticks: u64) -> Request {
         on_expire: OnExpire::Notify,
         grace: Span::ZERO,
         warn: None,
+        warn_signal: None,
         name: None,
         reservation: None,
     }
@@ -86,6 +87,8 @@ fn lease(number: u64, on: &Gpu, memory: u64, deadline: u64) -> Lease {
         attached: BTreeSet::new(),
         fenced: false,
         binding: Binding::Deadline,
+        mover: None,
+        warned: false,
     }
 }
 

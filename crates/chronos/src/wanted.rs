@@ -1,7 +1,9 @@
 //! From what a user wrote to a request.
 
-use crate::cli::arguments::{ExpiryName, PriorityName, Wanted};
-use crate::lease::{Choice, Gpu, GpuId, MemoryAsk, OnExpire, Priority, Request, ReservationId};
+use crate::cli::arguments::{ExpiryName, PriorityName, SignalName, Wanted};
+use crate::lease::{
+    Choice, Gpu, GpuId, MemoryAsk, OnExpire, Priority, Request, ReservationId, WarnSignal,
+};
 use crate::os::settings::Config;
 use crate::quantity::{Ppm, Span};
 use crate::refusal::Refusal;
@@ -73,6 +75,7 @@ fn plain(choice: Choice, memory: MemoryAsk, duration: Span, defaults: &Defaults)
         on_expire: OnExpire::Term,
         grace: defaults.grace,
         warn: defaults.warn,
+        warn_signal: None,
         name: None,
         reservation: None,
     }
@@ -120,6 +123,12 @@ pub fn request(wanted: &Wanted, gpus: &[Gpu], defaults: &Defaults) -> Result<Req
         },
         grace: grace.unwrap_or(defaults.grace),
         warn: warn.or(defaults.warn),
+        warn_signal: wanted.warn_signal.map(|signal| match signal {
+            SignalName::Usr1 => WarnSignal::Usr1,
+            SignalName::Usr2 => WarnSignal::Usr2,
+            SignalName::Hup => WarnSignal::Hup,
+            SignalName::Int => WarnSignal::Int,
+        }),
         name: wanted.name.clone(),
         reservation: wanted.reservation.clone().map(ReservationId),
         ..plain(choice, memory, duration, defaults)

@@ -4,7 +4,7 @@
 //! caller at any step and tears any write.
 
 use crate::book::Epitaph;
-use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation};
+use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
 use crate::quantity::{Boottime, Now};
 
 /// A place in the journal: which file and how far it was read.
@@ -41,6 +41,8 @@ pub enum Signal {
     Term,
     /// SIGKILL, to the control group as a whole where there is one.
     Kill,
+    /// The deadline is near.
+    Warn(WarnSignal),
 }
 
 /// What suspending a lease achieved.
@@ -125,6 +127,12 @@ pub trait World {
         members: &[ProcessId],
         signal: Signal,
     ) -> Result<(), Self::Fault>;
+
+    /// The process that asks.
+    fn own(&mut self) -> Result<ProcessId, Self::Fault>;
+
+    /// Whether suspending a lease frees its memory here, as far as can be said before it is tried.
+    fn checkpoints(&mut self) -> bool;
 
     /// Whether a process is alive.
     fn alive(&mut self, process: &ProcessId) -> bool;

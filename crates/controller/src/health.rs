@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gpu_autoscaler_k8s::election::Leadership;
 use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
+use gpu_autoscaler_model::Fault;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,6 +16,12 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How often the loop beats when it has nothing else to do.
 pub const BEAT: Duration = Duration::from_secs(5);
+
+/// How long a failed write is told of. A refused one is tried again after five minutes.
+const WRITE_FAULT_MAX: Duration = Duration::from_secs(600);
+
+/// Longest description of a fault, in characters.
+const FAULT_CHARS_MAX: usize = 300;
 
 /// How telemetry is doing: nothing before the first answer, then each source that fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +43,7 @@ pub struct Health {
     ticks: AtomicU64,
     pub(crate) watches: Vec<(Resource, watch::Receiver<WatchHealth>)>,
     pub(crate) telemetry: watch::Receiver<TelemetryHealth>,
+    writes: watch::Receiver<WriteHealth>,
     pub(crate) leadership: Leadership,
 }
 
@@ -44,11 +52,12 @@ impl Health {
     pub fn new(
         watches: Vec<(Resource, watch::Receiver<WatchHealth>)>,
         telemetry: watch::Receiver<TelemetryHealth>,
+        writes: watch::Receiver<WriteHealth>,
         leadership: Leadership,
     ) -> Self {
         let began = Instant::now();
         let (last_beat, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { began, last_beat, ticks, watches, telemetry, leadership }
+        Self { began, last_beat, ticks, watches, telemetry, writes, leadership }
     }
 
     /// The loop is alive.
@@ -81,75 +90,105 @@ impl Health {
     /// Whether the view can be relied upon, and the answer of `/readyz`, a line for each part.
     pub fn ready(&self) -> (bool, String) {
         let (mut good, mut text) = (true, String::new());
-        let mut part = |name: &str, fault: Option<String>| {
+        for Part { name, fault } in self.parts() {
             let _ = match &fault {
                 None => writeln!(text, "[+] {name} ok"),
                 Some(fault) => writeln!(text, "[-] {name}: {fault}"),
             };
             good &= fault.is_none();
-        };
-        for (resource, health) in &self.watches {
-            let health = health.borrow();
-            let fault = match &health.error {
-                Some(error) => Some(error.to_string()),
-                None if !health.synced => Some("not listed yet".to_owned()),
-                None => None,
-            };
-            part(&format!("watch of {resource}"), fault);
         }
-        let telemetry = self.telemetry.borrow();
-        if telemetry.sources == 0 {
-            part("telemetry", Some("no source: set --prometheus-url or --exporter".to_owned()));
-        } else if !telemetry.asked {
-            part("telemetry", Some("not read yet".to_owned()));
-        } else {
-            let fault = telemetry.failing.first().map(|(target, why)| {
-                let (failing, all) = (telemetry.failing.len(), telemetry.sources);
-                format!("{failing} of {all} sources cannot be read, {target} first: {why}")
-            });
-            part("telemetry", fault);
-        }
-        let ticks = self.ticks.load(Ordering::Relaxed);
-        part("loop", (ticks == 0).then(|| "no tick yet".to_owned()));
-        let standing = self.leadership.standing();
-        part("lease", standing.error);
         (good, text)
     }
+
+    /// Everything that has to work, and why it does not.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut part = |name: &str, fault: Option<String>| {
+            parts.push(Part { name: name.to_owned(), fault: fault.map(|fault| clip(&fault)) });
+        };
+        for (resource, health) in &self.watches {
+            part(&format!("watch of {resource}"), watch_fault(&health.borrow()));
+        }
+        part("telemetry", telemetry_fault(&self.telemetry.borrow()));
+        let ticks = self.ticks.load(Ordering::Relaxed);
+        part("loop", (ticks == 0).then(|| "no tick yet".to_owned()));
+        part("lease", self.leadership.standing().error);
+        part("writes", self.writes.borrow().fault());
+        parts
+    }
+}
+
+impl Health {
+    /// What does not work now, sorted; the loop itself is told of by whoever asks in vain.
+    pub fn faults(&self) -> Vec<Fault> {
+        let parts = self.parts().into_iter().filter(|part| part.name != "loop");
+        let faults = parts
+            .filter_map(|part| Some(Fault { part: part.name.into(), why: part.fault?.into() }));
+        let mut faults: Vec<Fault> = faults.collect();
+        faults.sort();
+        faults
+    }
+}
+
+/// Something that has to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name, of a closed set.
+    pub name: String,
+    /// Why it does not work.
+    pub fault: Option<String>,
+}
+
+/// How the last write to the cluster went.
+#[derive(Clone, Debug, Default)]
+pub struct WriteHealth {
+    /// When it failed, and why; nothing when it did not.
+    pub failed: Option<(Instant, Arc<str>)>,
+}
+
+impl WriteHealth {
+    /// Nothing for a failure so old that, were it still wanted, the write would have been tried
+    /// again.
+    fn fault(&self) -> Option<String> {
+        let (at, why) = self.failed.as_ref()?;
+        (at.elapsed() <= WRITE_FAULT_MAX).then(|| format!("the last one failed: {why}"))
+    }
+}
+
+fn watch_fault(health: &WatchHealth) -> Option<String> {
+    match &health.error {
+        Some(error) => Some(error.to_string()),
+        None if health.absent => Some(
+            "the API server does not know this kind; apply the CustomResourceDefinitions of the \
+             chart: charts/gpu-autoscaler/crds"
+                .to_owned(),
+        ),
+        None if !health.synced => Some("not listed yet".to_owned()),
+        None => None,
+    }
+}
+
+fn telemetry_fault(telemetry: &TelemetryHealth) -> Option<String> {
+    if telemetry.sources == 0 {
+        return Some("no source: set --prometheus-url or --exporter".to_owned());
+    }
+    if !telemetry.asked {
+        return Some("not read yet".to_owned());
+    }
+    let (target, why) = telemetry.failing.first()?;
+    let (failing, all) = (telemetry.failing.len(), telemetry.sources);
+    Some(format!("{failing} of {all} sources cannot be read, {target} first: {why}"))
+}
+
+/// On one line and short enough for a condition.
+fn clip(fault: &str) -> String {
+    let mut line = fault.replace('\n', " ");
+    if let Some((at, _)) = line.char_indices().nth(FAULT_CHARS_MAX) {
+        line.truncate(at);
+        line.push('…');
+    }
+    line
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::expect;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn readiness_names_what_is_missing() {
-        let (node_health, nodes) = watch::channel(WatchHealth::default());
-        let (telemetry_health, telemetry) = watch::channel(TelemetryHealth::default());
-        let leadership = Leadership::alone("me".into());
-        let health = Health::new(vec![(Resource::Nodes, nodes)], telemetry, leadership);
-        expect![[r#"
-            [-] watch of Node: not listed yet
-            [-] telemetry: no source: set --prometheus-url or --exporter
-            [-] loop: no tick yet
-            [+] lease ok
-        "#]]
-        .assert_eq(&health.ready().1);
-
-        node_health.send_modify(|health| health.synced = true);
-        let failing = vec![("http://p:9090".into(), "refused".into())];
-        telemetry_health.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
-        health.ticked();
-        expect![[r#"
-            [+] watch of Node ok
-            [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
-            [+] loop ok
-            [+] lease ok
-        "#]]
-        .assert_eq(&health.ready().1);
-        assert!(!health.ready().0 && health.alive().0);
-        telemetry_health.send_modify(|health| health.failing.clear());
-        assert!(health.ready().0);
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ pub mod routes;
 
 mod clock;
 mod connect;
+mod faults;
 mod performer;
 mod run;
 #[cfg(test)]

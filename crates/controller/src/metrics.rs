@@ -2,19 +2,22 @@
 //!
 //! Published names are kept, `controller_reconcile_*` among them.
 
+mod fleet;
+
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::effects::Performed;
-use gpu_autoscaler_model::{Action, Currency, Effect, Money, Rate, ReceiptResult, Timestamp, View};
+use gpu_autoscaler_model::{Action, Effect, ReceiptResult, Timestamp, View};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use crate::health::Health;
 
@@ -32,6 +35,11 @@ struct ByOutcome {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByPart {
+    part: String,
+}
+
 /// All metrics of a controller.
 pub struct Metrics {
     registry: Registry,
@@ -40,17 +48,10 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     reconcile_duration_published: Level,
     last_reconcile: Level,
-    cluster_utilization: Level,
-    pending_pods: Gauge,
-    monthly_savings: Level,
     leader: Gauge,
     effects: Family<ByOutcome, Counter>,
     effects_dropped: Counter,
     write_wait: Sum,
-    findings: Family<ByKind, Gauge>,
-    gpus: Gauge,
-    gpus_measured: Gauge,
-    gpus_unknown: Gauge,
     samples: Counter,
     telemetry_failing: Gauge,
     watch_objects: Family<ByKind, Gauge>,
@@ -59,15 +60,8 @@ pub struct Metrics {
     watch_breaks: Family<ByKind, Counter>,
     watch_expired: Family<ByKind, Counter>,
     watch_lists: Family<ByKind, Counter>,
-    /// Series whose value is not known are left out, and come back when it is.
-    known: Mutex<Known>,
-}
-
-/// Which optional series have a value.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    utilization: bool,
-    savings: bool,
+    watch_absent: Family<ByKind, Gauge>,
+    part_works: Family<ByPart, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -76,15 +70,9 @@ impl fmt::Debug for Metrics {
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// All at nothing.
-    pub fn new() -> Self {
+    /// All at nothing; those of the fleet come from the last view.
+    pub fn new(view: watch::Receiver<Arc<View>>) -> Self {
         let buckets = || exponential_buckets(0.01, 2.0, 10);
         let mut this = Self {
             registry: Registry::default(),
@@ -93,17 +81,10 @@ impl Metrics {
             reconcile_duration: Histogram::new(buckets()),
             reconcile_duration_published: Level::default(),
             last_reconcile: Level::default(),
-            cluster_utilization: Level::default(),
-            pending_pods: Gauge::default(),
-            monthly_savings: Level::default(),
             leader: Gauge::default(),
             effects: Family::default(),
             effects_dropped: Counter::default(),
             write_wait: Sum::default(),
-            findings: Family::default(),
-            gpus: Gauge::default(),
-            gpus_measured: Gauge::default(),
-            gpus_unknown: Gauge::default(),
             samples: Counter::default(),
             telemetry_failing: Gauge::default(),
             watch_objects: Family::default(),
@@ -112,9 +93,11 @@ impl Metrics {
             watch_breaks: Family::default(),
             watch_expired: Family::default(),
             watch_lists: Family::default(),
-            known: Mutex::default(),
+            watch_absent: Family::default(),
+            part_works: Family::default(),
         };
         this.register();
+        this.registry.register_collector(Box::new(fleet::Fleet(view)));
         this
     }
 
@@ -131,17 +114,10 @@ impl Metrics {
             reconcile_duration "gpu_autoscaler_reconcile_duration_seconds" "Duration of a tick";
             reconcile_duration_published "controller_reconcile_duration" "Duration of the last tick in seconds";
             last_reconcile "gpu_autoscaler_last_reconcile_timestamp" "Unix time of the last tick in seconds";
-            cluster_utilization "gpu_autoscaler_cluster_utilization" "Mean activity of measured GPUs, 0 to 1; absent while none is measured";
-            pending_pods "gpu_autoscaler_pending_pods" "GPU pods that are not bound to a node";
-            monthly_savings "gpu_autoscaler_estimated_monthly_savings_usd" "What standing findings would save in 720 hours; absent while not known";
             leader "gpu_autoscaler_leader" "1 while this replica leads";
             effects "gpu_autoscaler_effects" "Effects by what became of them";
             effects_dropped "gpu_autoscaler_effects_dropped" "Effects that found the queue full; they are decided again";
             write_wait "gpu_autoscaler_write_wait_seconds" "Time that effects waited for the write rate";
-            findings "gpu_autoscaler_waste_findings" "Pods that waste GPUs";
-            gpus "gpu_autoscaler_gpus" "Physical GPUs, where the node tells";
-            gpus_measured "gpu_autoscaler_gpus_measured" "GPUs whose use is measured";
-            gpus_unknown "gpu_autoscaler_gpus_unknown" "GPUs whose use is not known";
             samples "gpu_autoscaler_samples" "Samples taken in";
             telemetry_failing "gpu_autoscaler_telemetry_sources_failing" "Sources of telemetry that cannot be read";
             watch_objects "gpu_autoscaler_watch_objects" "Objects known of each kind";
@@ -150,39 +126,17 @@ impl Metrics {
             watch_breaks "gpu_autoscaler_watch_breaks" "How often a watch broke";
             watch_expired "gpu_autoscaler_watch_expired" "How often the version to resume from had expired (410)";
             watch_lists "gpu_autoscaler_watch_lists" "How often everything was listed";
+            watch_absent "gpu_autoscaler_watch_absent" "1 while the API server does not know the kind";
+            part_works "gpu_autoscaler_part_works" "1 while a part of the controller works, as /readyz names it";
         }
     }
 
-    /// A tick at `now` that took `took` and left `view`.
-    pub fn tick(&self, now: Timestamp, took: Duration, view: &View) {
+    /// A tick at `now` that took `took`.
+    pub fn tick(&self, now: Timestamp, took: Duration) {
         self.reconcile_duration.observe(took.as_secs_f64());
         self.reconcile_duration_published.set(took.as_secs_f64());
         // Milliseconds since 1970 are far below 2^53.
         self.last_reconcile.set(now.as_millis() as f64 / 1000.0);
-        let active: Vec<f64> =
-            view.devices.iter().filter_map(|d| Some(d.activity?.ratio.as_f64())).collect();
-        let known = Known {
-            utilization: !active.is_empty(),
-            savings: view.totals.saving.and_then(monthly_usd).is_some(),
-        };
-        if known.utilization {
-            self.cluster_utilization.set(active.iter().sum::<f64>() / active.len() as f64);
-        }
-        if let Some(usd) = view.totals.saving.and_then(monthly_usd) {
-            self.monthly_savings.set(usd);
-        }
-        *self.known.lock().expect("held for an assignment only") = known;
-        let pending = view.pods.iter().filter(|pod| pod.node.is_none()).count();
-        self.pending_pods.set(count(pending));
-        for kind in gpu_autoscaler_model::FindingKind::ALL {
-            let pods = view.findings.iter().filter(|finding| finding.kind == kind).count();
-            let devices = view.hardware.iter().filter(|one| one.fault.kind() == kind).count();
-            let found = pods + devices;
-            self.findings.get_or_create(&ByKind { kind: kind.as_str() }).set(count(found));
-        }
-        self.gpus.set(view.totals.gpus.into());
-        self.gpus_measured.set(view.totals.gpus_measured.into());
-        self.gpus_unknown.set(view.unknown.iter().map(|unknown| i64::from(unknown.count)).sum());
     }
 
     /// Samples were taken in.
@@ -201,6 +155,7 @@ impl Metrics {
             ReceiptResult::AlreadyApplied => "already_applied",
             ReceiptResult::Conflict => "conflict",
             ReceiptResult::Gone => "gone",
+            ReceiptResult::NotSent => "not_sent",
             ReceiptResult::Refused { .. } => "refused",
             ReceiptResult::Unanswered { .. } => "unanswered",
         };
@@ -230,6 +185,11 @@ impl Metrics {
             raise(&self.watch_breaks.get_or_create(&label), watch.breaks);
             raise(&self.watch_expired.get_or_create(&label), watch.expired);
             raise(&self.watch_lists.get_or_create(&label), watch.lists);
+            self.watch_absent.get_or_create(&label).set(i64::from(watch.absent));
+        }
+        for part in health.parts() {
+            let works = i64::from(part.fault.is_none());
+            self.part_works.get_or_create(&ByPart { part: part.name }).set(works);
         }
     }
 
@@ -237,13 +197,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry).expect("a string takes everything");
-        let known = *self.known.lock().expect("held for an assignment only");
-        let absent = [
-            ("gpu_autoscaler_cluster_utilization ", known.utilization),
-            ("gpu_autoscaler_estimated_monthly_savings_usd ", known.savings),
-        ];
-        let is_absent = |line: &str| absent.iter().any(|(name, k)| !k && line.starts_with(name));
-        encoded.split_inclusive('\n').filter(|line| !is_absent(line)).collect()
+        encoded
     }
 }
 
@@ -256,37 +210,5 @@ fn count(of: usize) -> i64 {
     i64::try_from(of).unwrap_or(i64::MAX)
 }
 
-/// A month of 720 hours in US dollars; `None` in any other currency.
-fn monthly_usd(rate: Rate) -> Option<f64> {
-    let month: Money = rate.monthly().filter(|month| month.currency() == Currency::USD)?;
-    // Display only: the ledger keeps the integer.
-    Some(month.as_nanos() as f64 / 1e9)
-}
-
 #[cfg(test)]
-mod tests {
-
-    use super::*;
-
-    #[test]
-    fn published_names_are_exposed_and_what_is_unknown_is_absent() {
-        let metrics = Metrics::new();
-        let view = View::default();
-        metrics.tick(Timestamp::EPOCH, Duration::from_millis(30), &view);
-        let text = metrics.text();
-        for name in [
-            "gpu_autoscaler_reconcile_errors_total 0",
-            "gpu_autoscaler_reconcile_duration_seconds_bucket{le=\"0.04\"} 1",
-            "gpu_autoscaler_last_reconcile_timestamp 0.0",
-            "gpu_autoscaler_pending_pods 0",
-            "controller_reconcile_errors 0",
-            "controller_reconcile_duration 0.03",
-            "gpu_autoscaler_waste_findings{kind=\"Idle\"} 0",
-        ] {
-            assert!(text.lines().any(|line| line == name), "{name} is not in\n{text}");
-        }
-        let absent = "gpu_autoscaler_cluster_utilization ";
-        assert!(!text.lines().any(|line| line.starts_with(absent)), "{text}");
-        assert!(text.ends_with("# EOF\n"));
-    }
-}
+mod tests;

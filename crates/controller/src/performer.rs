@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use gpu_autoscaler_k8s::effects::Performer;
 use gpu_autoscaler_model::{Effect, Receipt, ReceiptResult};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::clock;
+use crate::health::WriteHealth;
 use crate::metrics::Metrics;
 
 /// Effects that wait for their turn; at the default rate as many as fit into their deadline.
@@ -18,6 +20,7 @@ pub async fn run(
     mut effects: mpsc::Receiver<Effect>,
     receipts: mpsc::Sender<Receipt>,
     metrics: Arc<Metrics>,
+    health: watch::Sender<WriteHealth>,
 ) {
     while let Some(effect) = effects.recv().await {
         if effects.is_closed() {
@@ -30,10 +33,25 @@ pub async fn run(
         } else {
             let performed = performer.perform(&effect, clock::now).await;
             metrics.effect(&effect, &performed);
+            note(&performed.receipt.result, &health);
             performed.receipt
         };
         if receipts.send(receipt).await.is_err() {
             return;
         }
     }
+}
+
+/// A conflict, or an object that is gone, is an answer: writing works.
+fn note(result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
+    let failed = match result {
+        ReceiptResult::Refused { why } | ReceiptResult::Unanswered { why } => Some(why),
+        ReceiptResult::NotSent => return,
+        ReceiptResult::Applied
+        | ReceiptResult::AlreadyApplied
+        | ReceiptResult::Conflict
+        | ReceiptResult::Gone => None,
+    };
+    let failed = failed.map(|why| (Instant::now(), Arc::clone(why)));
+    health.send_replace(WriteHealth { failed });
 }

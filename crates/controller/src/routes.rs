@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::api::{Explanation, Finding, List, Node, Pod, Problem, Rules, Status};
+use crate::api::{Explanation, Finding, Hardware, List, Node, Pod, Problem, Rules, Status};
 use crate::openapi;
 
 /// A route: what it is for, what it takes, what it gives.
@@ -65,7 +65,7 @@ const NAMESPACE: Parameter = Parameter {
 };
 
 /// All routes, in the order of the description.
-pub const ROUTES: [Route; 5] = [
+pub const ROUTES: [Route; 6] = [
     Route {
         path: "/api/v1/status",
         id: "getStatus",
@@ -121,6 +121,14 @@ pub const ROUTES: [Route; 5] = [
             });
             Ok(list(view, findings.map(Finding::from)))
         },
+    },
+    Route {
+        path: "/api/v1/hardware",
+        id: "listHardware",
+        summary: "Devices whose hardware needs a look.",
+        parameters: &[],
+        answer: schema::<List<Hardware>>,
+        serve: |view, _, _| Ok(list(view, view.hardware.iter().map(Hardware::from))),
     },
     Route {
         path: "/api/v1/explain/{namespace}/{pod}",

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::api::Rules;
 use crate::arguments::{Arguments, Bind};
-use crate::health::{Health, TelemetryHealth};
+use crate::health::{Health, TelemetryHealth, WriteHealth};
 use crate::metrics::Metrics;
 use crate::telemetry::Sources;
 use crate::ticker::{Inputs, Outputs, Ticker};
@@ -80,9 +80,11 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let (interval, lookback) = (arguments.scrape_interval, arguments.waste_lookback);
     tokio::spawn(telemetry::run(sources, interval, lookback, reading_out, telemetry_health));
 
-    let metrics = Arc::new(Metrics::new());
-    let health = Arc::new(Health::new(watches, telemetry_seen, leadership.clone()));
     let (view_out, view) = watch::channel(Arc::new(View::default()));
+    let metrics = Arc::new(Metrics::new(view.clone()));
+    let (write_health, writes_seen) = watch::channel(WriteHealth::default());
+    let health = Health::new(watches, telemetry_seen, writes_seen, leadership.clone());
+    let health = Arc::new(health);
     let routes = routes::router(view, Rules::from(&policy.waste)).merge(page::router());
     let routes = routes.merge(http::metrics_routes(Arc::clone(&metrics), Arc::clone(&health)));
     serve(served, routes, &stopped);
@@ -93,7 +95,8 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let rate = WriteRate::new(arguments.write_rate, arguments.write_burst);
     let performer = Performer::new(api, leadership, identity, rate);
     let performer = with_fail_at(performer, &arguments);
-    let performing = performer::run(performer, effects, receipt_out, Arc::clone(&metrics));
+    let performing =
+        performer::run(performer, effects, receipt_out, Arc::clone(&metrics), write_health);
     let performing = tokio::spawn(performing);
     // The lease is given back when the last write is answered, not before.
     let (written, last_write) = watch::channel(false);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::faults::Faults;
 use crate::health::{BEAT, Health};
 use crate::metrics::Metrics;
 use crate::telemetry::Reading;
@@ -57,6 +58,7 @@ pub struct Ticker {
     began: Instant,
     /// When the next stage is due; before the first tick, until when telemetry is waited for.
     due: Instant,
+    faults: Faults,
     /// In how many terms of leadership effects were asked for.
     terms: u64,
 }
@@ -67,7 +69,8 @@ impl Ticker {
         let began = Instant::now();
         let due = began + FIRST_READING_MAX;
         let (state, pending, pending_since) = (None, Delta::default(), None);
-        Self { policy, health, metrics, state, pending, pending_since, began, due, terms: 0 }
+        let (faults, terms) = (Faults::new(began), 0);
+        Self { policy, health, metrics, state, pending, pending_since, began, due, faults, terms }
     }
 
     /// Runs until `stop`.
@@ -83,6 +86,9 @@ impl Ticker {
         let mut parts = Vec::with_capacity(PARTS_AT_ONCE);
         loop {
             self.health.beat();
+            if let Some(faults) = self.faults.look(Instant::now(), || self.health.faults()) {
+                self.see(Delta { faults: Some(faults), ..Delta::default() });
+            }
             let next = self.next();
             tokio::select! {
                 () = &mut stop => return,
@@ -127,6 +133,8 @@ impl Ticker {
         pending.samples.extend(delta.samples);
         pending.scrapes.extend(delta.scrapes);
         pending.receipts.extend(delta.receipts);
+        pending.history.extend(delta.history);
+        pending.faults = delta.faults.or_else(|| pending.faults.take());
         self.pending_since.get_or_insert_with(Instant::now);
     }
 
@@ -194,7 +202,7 @@ impl Ticker {
                 "samples not used"
             );
         }
-        self.metrics.tick(now, began.elapsed(), &outcome.view);
+        self.metrics.tick(now, began.elapsed());
         outputs.view.send_replace(Arc::new(outcome.view));
         self.health.ticked();
         self.hand_over(outcome.effects, outputs);

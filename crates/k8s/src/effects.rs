@@ -151,8 +151,7 @@ impl Performer {
         (self.on_step)(Step::BeforeWrite);
         // Looked at last of all: this process may have been paused anywhere above.
         let Some(until) = self.leadership.may_write() else {
-            let why = "not sent: this replica does not lead any more".into();
-            return Err(ReceiptResult::Unanswered { why });
+            return Err(ReceiptResult::NotSent);
         };
         let limit = until.saturating_duration_since(Instant::now()).min(REQUEST_TIME_MAX);
         let answer = self.api.request(method, path, content, limit).await;
@@ -261,7 +260,10 @@ fn log(effect: &Effect, result: &ReceiptResult) {
     let id = effect.id;
     match result {
         ReceiptResult::Applied => info!(%id, what, %object, "apply effect"),
-        ReceiptResult::AlreadyApplied | ReceiptResult::Conflict | ReceiptResult::Gone => {
+        ReceiptResult::AlreadyApplied
+        | ReceiptResult::Conflict
+        | ReceiptResult::Gone
+        | ReceiptResult::NotSent => {
             info!(%id, what, %object, ?result, "effect not needed or out of date");
         }
         ReceiptResult::Refused { why } => warn!(%id, what, %object, %why, "effect refused"),

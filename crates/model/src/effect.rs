@@ -172,6 +172,8 @@ pub enum ReceiptResult {
         /// Its words.
         why: Arc<str>,
     },
+    /// Not tried: this replica does not lead any more.
+    NotSent,
     /// No answer, or an answer that asks to come back later. It may or may not have been done.
     Unanswered {
         /// What went wrong.

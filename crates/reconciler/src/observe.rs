@@ -231,6 +231,8 @@ fn take_receipt(state: &mut State, receipt: &Receipt, policy: &Policy, report: &
         // Its deletion is on its way to us.
         ReceiptResult::Gone => receipt.at.after(policy.effect_deadline),
         ReceiptResult::Refused { .. } => receipt.at.after(policy.retry_max),
-        ReceiptResult::Unanswered { .. } => receipt.at.after(backoff.min(policy.retry_max)),
+        ReceiptResult::Unanswered { .. } | ReceiptResult::NotSent => {
+            receipt.at.after(backoff.min(policy.retry_max))
+        }
     };
 }

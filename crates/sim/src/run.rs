@@ -181,7 +181,9 @@ impl Driver {
                 ReceiptResult::AlreadyApplied => &mut tally.receipts.already,
                 ReceiptResult::Conflict => &mut tally.receipts.conflicts,
                 ReceiptResult::Unanswered { .. } => &mut tally.receipts.unanswered,
-                ReceiptResult::Gone | ReceiptResult::Refused { .. } => &mut tally.receipts.other,
+                ReceiptResult::Gone | ReceiptResult::NotSent | ReceiptResult::Refused { .. } => {
+                    &mut tally.receipts.other
+                }
             };
             *count += 1;
         }

@@ -29,16 +29,22 @@ impl Place {
     }
 
     fn run(&self, command: &mut Command) -> String {
+        command
+            .env("CHRONOS_LIBRARY", self.root.join("libchronos.so"))
+            .env("LD_LIBRARY_PATH", &self.root)
+            // The tool is built by another package: leases are ended by the next caller here.
+            .env("CHRONOS_PROGRAM", "/bin/true");
+        self.run_as_is(command)
+    }
+
+    /// Without telling the program where library and tool are.
+    fn run_as_is(&self, command: &mut Command) -> String {
         let path = |name: &str| self.root.join(name);
         let output = command
             .env("CHRONOS_BACKEND", "fake")
             .env("CHRONOS_FAKE_GPUS", "count=2,memory=80GiB")
             .env("CHRONOS_RUNTIME_DIR", path("run"))
             .env("CHRONOS_STATE_DIR", path("state"))
-            .env("CHRONOS_LIBRARY", path("libchronos.so"))
-            .env("LD_LIBRARY_PATH", &self.root)
-            // The tool is built by another package: leases are ended by the next caller here.
-            .env("CHRONOS_PROGRAM", "/bin/true")
             .env_remove("CHRONOS_LEASE")
             .output()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -114,6 +120,61 @@ fn the_package_from_python() {
     place.run(
         command.env("PYTHONPATH", bindings().join("python")).env("PYTHONDONTWRITEBYTECODE", "1"),
     );
+}
+
+/// The wheel, installed into an environment of its own: with its library and its tool inside, all
+/// behaviours hold; without them the import works and everything else says what is missing.
+#[test]
+fn the_wheel_in_a_fresh_environment() {
+    let venv = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
+    if !venv.is_ok_and(|output| output.status.success()) {
+        println!("skipped: python3 without venv and ensurepip");
+        return;
+    }
+    let place = Place::new("wheel");
+    let tool = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("chronos");
+    if !tool.exists() {
+        println!("skipped: {} is not built: cargo build -p chronos", tool.display());
+        return;
+    }
+    let environment = place.root.join("venv");
+    place.run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+    let (python, wheels) = (environment.join("bin/python"), place.root.join("wheels"));
+    std::fs::create_dir_all(&wheels).unwrap();
+    let inside = |arguments: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(arguments).current_dir(&place.root);
+        for name in ["CHRONOS_LIBRARY", "CHRONOS_PROGRAM", "LD_LIBRARY_PATH", "PYTHONPATH"] {
+            command.env_remove(name);
+        }
+        command
+    };
+    let backend = bindings().join("python/backend.py");
+    let build = |library: &str, tool: &Path| {
+        let mut command = inside(&[backend.to_str().unwrap(), wheels.to_str().unwrap()]);
+        command.env("CHRONOS_WHEEL_LIBRARY", library).env("CHRONOS_WHEEL_TOOL", tool);
+        let name = place.run_as_is(command.env("PYTHONDONTWRITEBYTECODE", "1"));
+        wheels.join(name.trim()).display().to_string()
+    };
+    let pip = ["-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall"];
+    let pip = [&pip[..], &["--disable-pip-version-check"]].concat();
+    let pure = build("", Path::new(""));
+    assert!(pure.ends_with("-py3-none-any.whl"), "{pure}");
+    place.run_as_is(&mut inside(&[&pip[..], &[&pure]].concat()));
+    let script = "import chronos, chronos.aio, chronos.multiprocessing\n\
+                  assert chronos.is_stub_mode()\n\
+                  try: chronos.Partitioner()\n\
+                  except chronos.ChronosStubError as e: print(e)";
+    let said = place.run_as_is(&mut inside(&["-c", script]));
+    assert!(said.contains("pip install --force-reinstall chronos-gpu"), "{said}");
+    let library = place.root.join("libchronos.so");
+    let whole = build(library.to_str().unwrap(), &tool);
+    assert!(!whole.contains("-any"), "a library is of one platform: {whole}");
+    place.run_as_is(&mut inside(&[&pip[..], &[&whole]].concat()));
+    let tests = bindings().join("python/tests/behaviour.py");
+    place.run_as_is(inside(&[tests.to_str().unwrap()]).env("PYTHONDONTWRITEBYTECODE", "1"));
+    let mut installed = Command::new(environment.join("bin/chronos"));
+    assert!(place.run(installed.arg("version")).starts_with("chronos 0."));
 }
 
 /// The examples that need no more than Python.

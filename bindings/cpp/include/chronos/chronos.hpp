@@ -152,6 +152,14 @@ public:
         Error::check(chronos_v1_remaining_ms(handle_.get(), id.c_str(), &left));
         return std::chrono::milliseconds(left);
     }
+    /// A descriptor that becomes readable that long before the deadline as it stands now; it is
+    /// yours to close.
+    int warningDescriptor(const std::string &id, std::chrono::milliseconds before) const {
+        const auto fd = chronos_v1_warning_fd(handle_.get(), id.c_str(), millis(before));
+        if (fd < 0)
+            Error::check(fd);
+        return fd;
+    }
 
     void showDeviceStats() { chronos_show_device_stats(handle_.get()); }
     /// 0 to 100.

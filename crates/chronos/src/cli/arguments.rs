@@ -249,6 +249,9 @@ pub struct Wanted {
     /// Warn that long before the deadline
     #[arg(long, value_name = "DURATION")]
     pub warn: Option<String>,
+    /// Send this signal to its processes with the warning
+    #[arg(long, value_name = "SIGNAL", requires = "warn")]
+    pub warn_signal: Option<SignalName>,
     /// Refuse unless enforced so: memory=kernel, memory=mig, memory=mps, memory=shim, memory=watch
     #[arg(long, value_name = "WHAT=TIER", value_delimiter = ',')]
     pub require: Vec<String>,
@@ -305,6 +308,19 @@ pub enum ExpiryName {
     Suspend,
     /// Leave them running
     Notify,
+}
+
+/// A signal, as it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SignalName {
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGHUP
+    Hup,
+    /// SIGINT
+    Int,
 }
 
 /// A shell.

@@ -12,7 +12,7 @@ use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
-use crate::lease::{Binding, Lease, Phase, Request, ReservationId};
+use crate::lease::{Binding, Lease, OnExpire, Phase, Request, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Outcome};
 use crate::os::{clock, terminal};
@@ -98,6 +98,10 @@ pub(super) fn request(session: &mut Session, wanted: &Wanted) -> Result<Request,
 fn take(session: &mut Session, wanted: &Wanted, binding: Binding) -> Result<Lease, Failure> {
     wanted::require(&wanted.require)?;
     let request = request(session, wanted)?;
+    if request.on_expire == OnExpire::Suspend && !session.host().backend().checkpoints() {
+        let text = "suspending frees no GPU memory here: at the deadline it is ended instead";
+        eprintln!("{} {text}", print::mark(Mark::Warning));
+    }
     let wait = wanted.wait.as_deref().map(Span::parse).transpose();
     let order = Order::Create {
         request,
@@ -107,6 +111,9 @@ fn take(session: &mut Session, wanted: &Wanted, binding: Binding) -> Result<Leas
         user: wanted.user.clone(),
     };
     let reply = session.ask(&order)?;
+    for note in session.take_notes() {
+        eprintln!("{} {note}", print::mark(Mark::Warning));
+    }
     wait_out(session, reply)
 }
 

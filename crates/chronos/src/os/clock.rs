@@ -1,11 +1,17 @@
 //! Both clocks and the boot they belong to.
 
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use gpu_autoscaler_model::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::io::Errno;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
 
 use super::fault::Fault;
+use super::process::timespec;
 use crate::quantity::{Boottime, NANOS, Now};
 
 /// Reads the clock that counts suspend.
@@ -35,6 +41,22 @@ pub fn now() -> Now {
     // A date outside the calendar is shown as its start; nothing is decided by it but windows.
     let wall = Timestamp::from_millis(millis).unwrap_or(Timestamp::EPOCH);
     Now { boot: boottime(), wall }
+}
+
+/// A descriptor that becomes readable at `at`, for a program that waits for other things too.
+///
+/// # Errors
+/// [`Fault::Os`] when the process has no descriptor left.
+pub fn alarm(at: Boottime) -> Result<OwnedFd, Fault> {
+    let fail = |e: Errno| Fault::os("arm", "a timer", e);
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Boottime, flags).map_err(fail)?;
+    // Zero would disarm it; what has passed is readable at once.
+    let it_value = timespec(at.as_nanos().max(1));
+    let it_interval = timespec(0);
+    let once = Itimerspec { it_interval, it_value };
+    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &once).map_err(fail)?;
+    Ok(timer)
 }
 
 /// The kernel's id of this boot.

@@ -14,7 +14,7 @@ use super::gpu::Backend;
 use super::settings::Settings;
 use super::{clock, ebpf, history, process};
 use crate::book::Epitaph;
-use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation};
+use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
 use crate::quantity::{Boottime, Now};
 use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 
@@ -259,6 +259,15 @@ impl World for Host {
         let unix = match signal {
             Signal::Term => UnixSignal::TERM,
             Signal::Kill => UnixSignal::KILL,
+            Signal::Warn(warning) => {
+                let warning = match warning {
+                    WarnSignal::Usr1 => UnixSignal::USR1,
+                    WarnSignal::Usr2 => UnixSignal::USR2,
+                    WarnSignal::Hup => UnixSignal::HUP,
+                    WarnSignal::Int => UnixSignal::INT,
+                };
+                return process::signal(members, warning);
+            }
         };
         if let Some(fences) = self.fences.as_ref().filter(|_| lease.fenced) {
             // Stopped processes could not act on SIGTERM.
@@ -272,6 +281,14 @@ impl World for Host {
             process::signal(members, UnixSignal::CONT)?;
         }
         signalled
+    }
+
+    fn own(&mut self) -> Result<ProcessId, Fault> {
+        process::own()
+    }
+
+    fn checkpoints(&mut self) -> bool {
+        self.backend.checkpoints()
     }
 
     fn alive(&mut self, process: &ProcessId) -> bool {

@@ -36,6 +36,7 @@ const LOOK_EVERY: Span = Span::from_secs(5);
 pub struct Session {
     settings: Settings,
     engine: Engine<Host>,
+    notes: Vec<String>,
 }
 
 impl Session {
@@ -48,7 +49,7 @@ impl Session {
             Access::Own => Host::open(settings)?,
             Access::Helper(_) => Host::open_to_read(settings)?,
         };
-        Ok(Self { settings: settings.clone(), engine: Engine::new(host) })
+        Ok(Self { settings: settings.clone(), engine: Engine::new(host), notes: Vec::new() })
     }
 
     /// The settings it was opened with.
@@ -81,13 +82,25 @@ impl Session {
     /// # Errors
     /// [`Fault::Helper`] when the helper cannot be reached; everything else is in the reply.
     pub fn ask(&mut self, order: &Order) -> Result<Reply, Fault> {
-        match &self.settings.access {
+        let reply = match &self.settings.access {
             Access::Own => {
                 let caller = own_caller()?;
-                Ok(perform(&mut self.engine, &self.settings, &caller, order))
+                perform(&mut self.engine, &self.settings, &caller, order)
             }
-            Access::Helper(socket) => ask_helper(socket, order),
-        }
+            Access::Helper(socket) => ask_helper(socket, order)?,
+        };
+        Ok(match reply {
+            Reply::Noted { notes, answer } => {
+                self.notes.extend(notes);
+                *answer
+            }
+            reply => reply,
+        })
+    }
+
+    /// What to know of how the last orders came about; told once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Waits until a ticket became a lease or its time is over; `progress` is called when its
@@ -182,7 +195,8 @@ pub fn perform(
             let _ = guard::ensure(engine.world());
         }
     });
-    match done {
+    let notes = engine.take_notes();
+    let reply = match done {
         Ok(reply) => reply,
         Err(Error::Refused(refusal)) => Reply::Refused { refusal },
         Err(error) => {
@@ -192,7 +206,8 @@ pub fn perform(
             };
             Reply::Failed { message: chain(&error), hint }
         }
-    }
+    };
+    if notes.is_empty() { reply } else { Reply::Noted { notes, answer: Box::new(reply) } }
 }
 
 fn attempt(

@@ -83,7 +83,7 @@ pub fn run(
     let signals = Signals::block()?;
     let mut child = start(session, lease, command)?;
     let leader = process::identify(child.id()).ok();
-    let mut watch = Watch { warned: false, reason: None, killed: false };
+    let mut watch = Watch { warned: false, suspended: false, reason: None, killed: false };
     loop {
         if let Some(status) = child.try_wait().map_err(|e| Fault::os("wait for", "the job", e))? {
             return finish(session, lease, status, &watch);
@@ -104,6 +104,7 @@ pub fn run(
 /// What the supervisor knows of its lease.
 struct Watch {
     warned: bool,
+    suspended: bool,
     reason: Option<EndReason>,
     killed: bool,
 }
@@ -132,8 +133,19 @@ impl Watch {
                 self.killed |= now >= kill_at;
                 Ok(kill_at.max(now.after(Span::from_millis(20))))
             }
-            Phase::Suspended { until, .. } => Ok(until),
+            Phase::Suspended { until, .. } => {
+                if !self.suspended {
+                    self.suspended = true;
+                    let waits = session.book()?.ticket(&lease.id).is_some();
+                    let then = if waits { ": it goes on when there is room" } else { "" };
+                    say(&format!("partition {} is suspended{then}", lease.id));
+                }
+                Ok(until)
+            }
             Phase::Active => {
+                if std::mem::take(&mut self.suspended) {
+                    say(&format!("partition {} goes on", lease.id));
+                }
                 let left = current.deadline.since(now);
                 let warn = current.request.warn.filter(|_| !self.warned);
                 if let Some(warn) = warn {

@@ -17,6 +17,7 @@ mod many_users;
 mod model;
 mod network_fs;
 mod sandbox;
+mod scheduling;
 mod trace;
 mod users;
 

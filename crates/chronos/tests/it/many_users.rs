@@ -46,6 +46,7 @@ fn create(ppm: u32) -> Order {
         on_expire: OnExpire::Term,
         grace: Span::ZERO,
         warn: None,
+        warn_signal: None,
         name: None,
         reservation: None,
     };

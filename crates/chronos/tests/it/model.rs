@@ -18,7 +18,7 @@ use chronos::index;
 use chronos::journal;
 use chronos::lease::{
     Binding, Choice, EndReason, Gpu, GpuId, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase,
-    Priority, ProcessId, Request, Reservation, Vendor,
+    Priority, ProcessId, Request, Reservation, Vendor, WarnSignal,
 };
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Now, Ppm, Span};
@@ -58,6 +58,8 @@ struct Machine {
     files: u64,
     locked: bool,
     processes: BTreeMap<u32, Process>,
+    /// Callers that live, by their start.
+    actors: BTreeSet<u64>,
     starts: u64,
     fences: BTreeSet<LeaseId>,
     fenced: bool,
@@ -79,6 +81,7 @@ type Shared = Rc<RefCell<Machine>>;
 /// One process that uses the engine.
 struct Actor {
     machine: Shared,
+    own: ProcessId,
     /// Steps left until it is killed.
     fuse: Option<u64>,
     dead: bool,
@@ -86,6 +89,9 @@ struct Actor {
 }
 
 const PIDS: u64 = 40;
+
+/// Numbers of callers are above those of other processes.
+const ACTORS: u32 = 1_000;
 
 impl Machine {
     fn new(seed: u64) -> Self {
@@ -113,6 +119,7 @@ impl Machine {
             files: 0,
             locked: false,
             processes: BTreeMap::new(),
+            actors: BTreeSet::new(),
             starts: 0,
             fences: BTreeSet::new(),
             fenced: chance.once_in(2),
@@ -170,7 +177,12 @@ impl Machine {
 
 impl Actor {
     fn new(machine: &Shared, fuse: Option<u64>) -> Self {
-        Self { machine: Rc::clone(machine), fuse, dead: false, holds_lock: false }
+        let mut kernel = machine.borrow_mut();
+        kernel.starts += 1;
+        let start = kernel.starts;
+        kernel.actors.insert(start);
+        let own = ProcessId { pid: ACTORS + start as u32, start, namespace: 1 };
+        Self { machine: Rc::clone(machine), own, fuse, dead: false, holds_lock: false }
     }
 
     /// One step: the world may move, and the caller may die before it.
@@ -202,6 +214,7 @@ impl Actor {
         self.dead = true;
         let mut machine = self.machine.borrow_mut();
         machine.kills += 1;
+        machine.actors.remove(&self.own.start);
         if self.holds_lock {
             machine.locked = false;
         }
@@ -221,6 +234,14 @@ impl Actor {
         let settled = guard.settle(Diligence::Full);
         expect_fault(settled.map(|_| ()));
         self.machine.borrow_mut().depth -= 1;
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        if let Ok(mut machine) = self.machine.try_borrow_mut() {
+            machine.actors.remove(&self.own.start);
+        }
     }
 }
 
@@ -404,6 +425,9 @@ impl World for Actor {
                 let what = format!("{signal:?} to {found:?} for {}", lease.id);
                 machine.foreign_signals.push(what);
             }
+            if matches!(signal, Signal::Warn(_)) {
+                continue;
+            }
             if signal == Signal::Kill || (!found.ignores_term && !found.stopped) {
                 machine.processes.remove(&process.pid);
             }
@@ -411,8 +435,20 @@ impl World for Actor {
         Ok(())
     }
 
+    fn own(&mut self) -> Result<ProcessId, Fault> {
+        self.step()?;
+        Ok(self.own.clone())
+    }
+
+    fn checkpoints(&mut self) -> bool {
+        self.machine.borrow().checkpoints
+    }
+
     fn alive(&mut self, process: &ProcessId) -> bool {
         let machine = self.machine.borrow();
+        if process.pid > ACTORS {
+            return machine.actors.contains(&process.start);
+        }
         machine.processes.get(&process.pid).is_some_and(|found| found.id == *process)
     }
 
@@ -523,7 +559,8 @@ impl Run {
             priority,
             on_expire,
             grace: Span::from_secs(self.below(5)),
-            warn: None,
+            warn: (self.below(2) == 0).then(|| Span::from_secs(1 + self.below(20))),
+            warn_signal: (self.below(2) == 0).then_some(WarnSignal::Usr1),
             name: None,
             reservation: None,
         }
@@ -628,6 +665,7 @@ impl Run {
         machine.boot += 1;
         machine.boot_nanos = 1_000_000_000;
         machine.processes.clear();
+        machine.actors.clear();
         machine.fences.clear();
         machine.locked = false;
         drop(machine);
@@ -690,6 +728,19 @@ impl Run {
         if lost_unfenced {
             return Err("a live lease has no fence".into());
         }
+        for lease in book.leases() {
+            let mut tree =
+                machine.processes.values().filter(|p| p.tree.as_ref() == Some(&lease.id));
+            match lease.phase {
+                Phase::Active if lease.mover.is_none() && tree.any(|p| p.stopped) => {
+                    return Err(format!("lease {} is active and its job is stopped", lease.id));
+                }
+                Phase::Suspended { holds: false, .. } if tree.any(|p| !p.stopped) => {
+                    return Err(format!("lease {} holds no memory and its job runs", lease.id));
+                }
+                _ => {}
+            }
+        }
         drop(machine);
         for id in ended {
             self.acknowledged.remove(&id);
@@ -708,6 +759,10 @@ impl Run {
                     if book.leases().len() + book.tickets().len() == 0 {
                         drop(machine);
                         return self.nothing_left();
+                    }
+                    let moving = |l: &Lease| l.phase == Phase::Active && l.mover.is_some();
+                    if let Some(left) = book.leases().find(|l| moving(l)) {
+                        return Err(format!("nobody lets the job of {} run", left.id));
                     }
                     let due = watch.due.ok_or("a lease lives and nothing is due")?;
                     machine.boot_nanos = machine.boot_nanos.max(due.as_nanos());

@@ -64,6 +64,7 @@ fn name_of(result: &ReceiptResult) -> &'static str {
         ReceiptResult::Gone => "gone",
         ReceiptResult::Refused { .. } => "refused",
         ReceiptResult::Unanswered { .. } => "unanswered",
+        ReceiptResult::NotSent => "not sent",
     }
 }
 
@@ -174,7 +175,7 @@ async fn who_does_not_lead_writes_nothing() {
     let past = Some(Instant::now());
     standing.send_modify(|standing| standing.valid_until = past);
     let result = performer.perform(&announcement("idle"), || Timestamp::EPOCH).await.receipt.result;
-    assert_eq!(name_of(&result), "unanswered");
+    assert_eq!(name_of(&result), "not sent");
     assert_eq!(server.asked(), [], "its right has run out");
     let future = Some(Instant::now() + Duration::from_secs(60));
     standing.send_modify(|standing| standing.valid_until = future);

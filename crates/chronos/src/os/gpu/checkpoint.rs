@@ -38,6 +38,11 @@ fn failed(why: String) -> Fault {
     Fault::Backend { backend: "nvidia checkpoint", why }
 }
 
+/// Whether the driver has the interface.
+pub fn available() -> bool {
+    library().is_ok_and(|library| call(&library, b"cuCheckpointProcessLock\0").is_ok())
+}
+
 /// Moves the GPU memory of all of `processes` to host memory; when one cannot be moved, those
 /// that were are moved back.
 ///

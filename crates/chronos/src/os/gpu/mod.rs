@@ -166,6 +166,15 @@ impl Backend {
         of_lease.flat_map(|gpu| gpu.nodes.iter().copied()).collect()
     }
 
+    /// Whether [`Backend::checkpoint`] may succeed at all.
+    pub fn checkpoints(&self) -> bool {
+        match self {
+            Self::Nvidia(_) => checkpoint::available(),
+            Self::Fake(fake) => fake.checkpoint().is_ok(),
+            Self::Drm(..) | Self::Portable(_) | Self::None => false,
+        }
+    }
+
     /// Moves the GPU memory of these processes to host memory.
     ///
     /// # Errors

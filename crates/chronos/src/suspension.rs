@@ -1,0 +1,310 @@
+//! Stopping the processes of a lease so that they can go on, and letting them go on.
+//!
+//! Between the record and the processes lies a moment in which neither says where the other
+//! stands. So who stops or starts them is written down first, as the lease's `mover`; when that
+//! process is gone, the next guard lets the processes run, which is what the record says.
+//!
+//! # Invariants
+//! * Only one process at a time stops or starts the processes of a lease.
+//! * A lease that is active and has no mover has no process that was stopped by us.
+
+use crate::book::Event;
+use crate::engine::{Answer, Done, Engine, Error, after, names, wrong_phase};
+use crate::expiry::Diligence;
+use crate::lease::{
+    Choice, Gpu, Lease, LeaseId, MemoryAsk, OnExpire, Phase, ProcessId, Request, Ticket,
+};
+use crate::planner::{self, Verdict, Window};
+use crate::policy::Caller;
+use crate::quantity::{Boottime, Now, Span};
+use crate::refusal::Refusal;
+use crate::world::{Suspension, World};
+
+/// How long a suspended lease may last before it is ended for good.
+pub const SUSPENDED_MAX: Span = Span::from_secs(86_400);
+
+/// How long after a deadline a lease is left to whoever is suspending it: a checkpoint of a large
+/// GPU takes tens of seconds.
+const MOVE_MAX: Span = Span::from_secs(60);
+
+/// What a lease is suspended for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Its owner wants it: it stays until somebody resumes it.
+    Pause,
+    /// Its time is over. It is refused where its memory would stay on the GPU, which nobody else
+    /// could use then.
+    Expire,
+    /// A more urgent lease needs its memory: it goes on by itself when there is room again. It is
+    /// refused where its memory would stay on the GPU.
+    MakeRoom,
+}
+
+impl<W: World> Engine<W> {
+    /// Suspends the leases that are over and were to be suspended; one that cannot be is ended.
+    pub(crate) fn suspend_overdue(&mut self, now: Now) -> Done<(), W> {
+        let overdue: Vec<Lease> = self
+            .book
+            .leases()
+            .filter(|lease| {
+                lease.phase == Phase::Active
+                    && lease.deadline <= now.boot
+                    && lease.request.on_expire == OnExpire::Suspend
+            })
+            .cloned()
+            .collect();
+        for lease in overdue {
+            // On a refusal `mark_endings` finds it overdue and ends it.
+            match self.stop(&lease, Purpose::Expire) {
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Suspends an active lease by hand.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSuspendable`] when its processes cannot be stopped; they run on.
+    pub fn suspend(&mut self, caller: &Caller, id: &LeaseId) -> Done<Suspension, W> {
+        self.settle(Diligence::Due)?;
+        self.peek()?;
+        let lease = self.owned(caller, id)?.clone();
+        if lease.phase != Phase::Active {
+            return Err(wrong_phase(&lease, "suspended").into());
+        }
+        self.stop(&lease, Purpose::Pause)
+    }
+
+    pub(crate) fn stop(&mut self, lease: &Lease, purpose: Purpose) -> Done<Suspension, W> {
+        let refuse = |why: String| Refusal::NotSuspendable { id: lease.id.clone(), why };
+        if self.world.members(lease).map_err(Error::World)?.is_empty() {
+            return Err(refuse("no process has joined it".to_owned()).into());
+        }
+        self.begin_move(&lease.id)?;
+        // Nobody joins from here on.
+        let members = self.world.members(lease).map_err(Error::World)?;
+        let stopped = match self.world.suspend(lease, &members) {
+            Ok(stopped) => stopped,
+            Err(fault) => {
+                // Whatever of it was stopped runs on, as the record says.
+                let _ = self.thaw(&lease.id);
+                return Err(Error::World(fault));
+            }
+        };
+        let suspension = match stopped {
+            Ok(Suspension::Frozen) if purpose != Purpose::Pause => {
+                self.thaw(&lease.id)?;
+                return Err(refuse("its memory would stay on the GPU".to_owned()).into());
+            }
+            Ok(suspension) => suspension,
+            Err(why) => {
+                self.thaw(&lease.id)?;
+                return Err(refuse(why.0).into());
+            }
+        };
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        let recorded = self.transact(|engine, now| {
+            let current = engine.book.lease(&lease.id).cloned();
+            let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
+                return Ok((Vec::new(), false));
+            };
+            let left = current.remaining(now.boot);
+            let mut events = vec![Event::Suspended {
+                id: lease.id.clone(),
+                holds: suspension == Suspension::Frozen,
+                until: now.boot.after(SUSPENDED_MAX),
+                left,
+            }];
+            if let (Purpose::MakeRoom, Some(waiter)) = (purpose, members.first()) {
+                let mut ticket = resume_ticket(&current, waiter.clone(), now, left);
+                ticket.until = now.boot.after(SUSPENDED_MAX);
+                events.push(Event::Queued(Box::new(ticket)));
+            }
+            let granted = engine.schedule(&gpus, now, &events, None)?;
+            events.extend(granted);
+            Ok((events, true))
+        })?;
+        if !recorded {
+            // It is ending: its processes use their grace running.
+            self.world.resume(lease, &members).map_err(Error::World)?;
+            return Err(refuse("it has ended meanwhile".to_owned()).into());
+        }
+        Ok(suspension)
+    }
+
+    /// Writes down that this process is about to stop or start the processes of an active lease.
+    fn begin_move(&mut self, id: &LeaseId) -> Done<(), W> {
+        let by = self.world.own().map_err(Error::World)?;
+        self.transact(|engine, _| {
+            let lease = engine.book.lease(id).cloned();
+            let lease = lease.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+            if lease.phase != Phase::Active {
+                return Err(wrong_phase(&lease, "suspended").into());
+            }
+            if lease.mover.as_ref().is_some_and(|mover| engine.world.alive(mover)) {
+                let why = "it is being stopped or started already".to_owned();
+                return Err(Refusal::NotSuspendable { id: id.clone(), why }.into());
+            }
+            Ok((vec![Event::Moving { id: id.clone(), by }], ()))
+        })
+    }
+
+    /// Leases whose time is over and that somebody is suspending at this moment; for longer than
+    /// [`MOVE_MAX`] nobody is believed to.
+    pub(crate) fn moved_by_others(&mut self, now: Now) -> Vec<LeaseId> {
+        let over = |lease: &&Lease| {
+            lease.phase == Phase::Active
+                && lease.request.on_expire == OnExpire::Suspend
+                && lease.deadline <= now.boot
+                && now.boot < lease.deadline.after(MOVE_MAX)
+        };
+        let over = self.book.leases().filter(over);
+        let moved = over.filter_map(|lease| Some((lease.id.clone(), lease.mover.clone()?)));
+        let moved: Vec<(LeaseId, ProcessId)> = moved.collect();
+        moved.into_iter().filter(|(_, m)| self.world.alive(m)).map(|(id, _)| id).collect()
+    }
+
+    /// Takes up leases whose processes somebody was stopping or starting when it was killed.
+    pub(crate) fn take_over(&mut self) -> Done<(), W> {
+        let moving: Vec<(LeaseId, ProcessId)> = self
+            .book
+            .leases()
+            .filter(|lease| lease.phase == Phase::Active)
+            .filter_map(|lease| Some((lease.id.clone(), lease.mover.clone()?)))
+            .collect();
+        for (id, mover) in moving {
+            if self.world.alive(&mover) {
+                continue;
+            }
+            match self.begin_move(&id) {
+                Ok(()) => self.thaw(&id)?,
+                // Another guard was faster, or it has ended.
+                Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a suspended lease run again for `for_`, or for what was left of its time.
+    ///
+    /// # Errors
+    /// [`Refusal::NoCapacity`] when its place is taken and `wait` is `None`.
+    pub fn resume(
+        &mut self,
+        caller: &Caller,
+        id: &LeaseId,
+        for_: Option<Span>,
+        wait: Option<Span>,
+    ) -> Done<Answer, W> {
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| {
+            let lease = engine.owned(caller, id)?.clone();
+            let Phase::Suspended { holds, left, .. } = lease.phase else {
+                return Err(wrong_phase(&lease, "resumed").into());
+            };
+            let duration = for_.unwrap_or(left);
+            if duration == Span::ZERO {
+                let message = format!("partition `{id}` has no time left");
+                let hint = "say for how long: `chronos resume ID --for 1h`".to_owned();
+                return Err(Refusal::BadInput { message, hint }.into());
+            }
+            let mut ticket = resume_ticket(&lease, caller.process.clone(), now, duration);
+            ticket.until = now.boot.after(wait.unwrap_or_default());
+            // Who asks again takes the place of who asked before: both wait for the same lease.
+            let earlier = engine.book.ticket(id).map(|_| Event::Left { id: id.clone() });
+            let mut events: Vec<Event> = earlier.into_iter().collect();
+            let verdict = if holds {
+                engine.resumable(&gpus, now, &lease, duration)?
+            } else {
+                let book = after(&engine.book, &events)?;
+                let plan = planner::plan(&book, &gpus, now, Some(&ticket));
+                plan.into_iter().find(|p| p.id == *id).expect("it was asked").verdict
+            };
+            match verdict {
+                Verdict::Now(_) => {
+                    let deadline = now.boot.after(duration);
+                    let event = engine.resume_fenced(&ticket, deadline)?;
+                    let lease = Lease { deadline, phase: Phase::Active, ..lease };
+                    events.push(event);
+                    Ok((events, Answer::Granted(Box::new(lease))))
+                }
+                Verdict::Never(never) => Err(Refusal::from(never).into()),
+                Verdict::Later { start, parts } => {
+                    let in_ = start.since(now.boot);
+                    if wait.is_none() || holds {
+                        let where_ = names(&parts);
+                        return Err(Refusal::NoCapacity { in_, where_ }.into());
+                    }
+                    events.push(Event::Queued(Box::new(ticket.clone())));
+                    Ok((events, Answer::Waiting(Box::new(ticket), Some(in_))))
+                }
+            }
+        })
+    }
+
+    /// Whether a lease that still holds its memory may hold it for `duration` from now.
+    fn resumable(&self, gpus: &[Gpu], now: Now, lease: &Lease, duration: Span) -> Done<Verdict, W> {
+        let request = placed(lease, duration);
+        let window =
+            Window { request: &request, start: now.boot, duration, besides: Some(&lease.id) };
+        Ok(match planner::window(&self.book, gpus, now, &window) {
+            Ok(Some(start)) if start <= now.boot => Verdict::Now(lease.parts.clone()),
+            Ok(Some(start)) => Verdict::Later { start, parts: lease.parts.clone() },
+            Ok(None) => {
+                Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() }
+            }
+            Err(never) => Verdict::Never(never),
+        })
+    }
+
+    /// The event that resumes a lease; its fence learns the new deadline first.
+    pub(crate) fn resume_fenced(&mut self, ticket: &Ticket, deadline: Boottime) -> Done<Event, W> {
+        if let Some(lease) = self.book.lease(&ticket.id) {
+            let lease = Lease { deadline, ..lease.clone() };
+            self.world.refence(&lease).map_err(Error::World)?;
+        }
+        let by = Some(self.world.own().map_err(Error::World)?);
+        Ok(Event::Resumed { id: ticket.id.clone(), deadline, by })
+    }
+
+    /// Lets the processes of an active lease run, whose mover this process is.
+    pub(crate) fn thaw(&mut self, id: &LeaseId) -> Done<(), W> {
+        let Some(lease) = self.book.lease(id).cloned() else { return Ok(()) };
+        let members = self.world.members(&lease).map_err(Error::World)?;
+        self.world.resume(&lease, &members).map_err(Error::World)?;
+        self.transact(|engine, _| {
+            let moved = engine.book.lease(id).is_some_and(|l| l.mover == lease.mover);
+            let active = engine.book.lease(id).is_some_and(|l| l.phase == Phase::Active);
+            let event = Event::Moved { id: id.clone() };
+            Ok((if moved && active { vec![event] } else { Vec::new() }, ()))
+        })
+    }
+}
+
+/// What `lease` has, as a request for the same GPUs.
+fn placed(lease: &Lease, duration: Span) -> Request {
+    let first = lease.parts.first();
+    Request {
+        choice: Choice::These(lease.parts.iter().map(|part| part.gpu.clone()).collect()),
+        memory: MemoryAsk::Size(first.map(|p| p.memory).unwrap_or_default()),
+        duration,
+        reservation: None,
+        ..lease.request.clone()
+    }
+}
+
+fn resume_ticket(lease: &Lease, waiter: ProcessId, now: Now, duration: Span) -> Ticket {
+    Ticket {
+        id: lease.id.clone(),
+        owner: lease.owner.clone(),
+        waiter,
+        request: placed(lease, duration),
+        since: now.boot,
+        until: now.boot,
+        resumes: true,
+        binding: lease.binding,
+    }
+}
