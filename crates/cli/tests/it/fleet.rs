@@ -318,9 +318,9 @@ fn cost_says_what_is_known_and_what_is_not() {
         Scope:            namespace ml-serve
         Spent:            not known: this release keeps no ledger
 
-        COST SUMMARY, of all GPU nodes
-          Current rate: $55.04 per hour
-          Monthly:      $39628.80
+        COST SUMMARY, of what its pods hold
+          Current rate: $6.88 per hour
+          Monthly:      $4953.60
 
         COST BREAKDOWN, of what pods hold
         NAMESPACE  PODS  GPUS  COMPUTE  MEMORY  COST/H  COST/MONTH  SAVES/H
