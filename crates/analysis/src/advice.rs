@@ -156,3 +156,6 @@ fn share(usage: &PodUsage, memory: Bytes, held: Part<'_>) -> Option<(Advice, Gpu
     let replicas = REPLICAS.into_iter().find(|replicas| *replicas > now && fits(*replicas))?;
     Some((Advice::Share { replicas }, GpuShare::new(replicas - now, replicas)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Windows of samples turned into findings of waste.
 //!
-//! In: the samples of one pod's devices. Out: what the pod made of them ([`usage`]) or why that is
-//! not known, and whether it is waste ([`judge`]).
+//! In: the samples of one pod's devices, and what is kept of the past. Out: what the pod made of
+//! them ([`usage`]) or why that is not known, whether it is waste ([`judge`]), what would be enough
+//! ([`advise`]), which devices need a look ([`hardware_faults`]), and the past with the present
+//! added to it ([`count`]).
 //!
 //! # Invariants
 //! - Unknown is neither idle nor busy: what was not observed long enough accuses nobody.
@@ -10,10 +12,14 @@
 //! - No prices and no actions: a finding says what is wasted, not what is done about it.
 
 mod advice;
+mod hardware;
+mod history;
 mod verdict;
 mod window;
 
 pub use advice::{Holding, Part, advise};
+pub use hardware::{ThrottleWindow, hardware_faults};
+pub use history::{count, stretch};
 pub use verdict::{Judgement, judge, reclaimable, waste_score};
 pub use window::{Held, Reading, Window, usage};
 
@@ -39,6 +45,8 @@ pub struct Thresholds {
     pub idle_up_to: Ratio,
     /// Mean framebuffer from which on an idle pod counts as holding memory.
     pub memory_held_from: Ratio,
+    /// Share of the window from which on a device whose clocks are held down is throttled.
+    pub throttled_from: Ratio,
     /// What a smaller device must hold beyond the measured framebuffer, as a share of it.
     pub memory_margin: Ratio,
     /// Waste score above which it is announced.
@@ -60,6 +68,7 @@ impl Thresholds {
             busy_from: Ratio::new(0.5).expect("a half is a ratio"),
             idle_up_to: Ratio::new(0.01).expect("a hundredth is a ratio"),
             memory_held_from: Ratio::new(0.5).expect("a half is a ratio"),
+            throttled_from: Ratio::new(0.5).expect("a half is a ratio"),
             memory_margin: Ratio::new(0.1).expect("a tenth is a ratio"),
             score_above: 50.0,
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Bytes, GpuShare, PodUsage, Ratio, Timestamp, UnknownReason,
+    Activity, ActivitySource, Bytes, GpuShare, Interval, PodUsage, Ratio, Timestamp, UnknownReason,
 };
 
 use crate::Thresholds;
@@ -89,6 +89,28 @@ impl Window {
         self.fb_total
     }
 
+    /// Readings in `span` that follow another one without a gap.
+    pub(crate) fn within(
+        &self,
+        span: Interval,
+        limits: &Thresholds,
+    ) -> impl Iterator<Item = Weighed> {
+        let gap_max = limits.gap_max;
+        let pairs = self.points.iter().zip(self.points.iter().skip(1));
+        pairs.filter(move |(_, b)| b.at >= span.start && b.at < span.end).filter_map(
+            move |(a, b)| {
+                let since = b.at.since(a.at);
+                (since <= gap_max).then(|| Weighed {
+                    activity_ppm: b.activity_ppm,
+                    fb_used: (b.fb_used_kib != u32::MAX)
+                        .then(|| Bytes::new(u64::from(b.fb_used_kib) << 10)),
+                    // To the nearest, so that scrapes that drift by milliseconds add up.
+                    secs: (since + std::time::Duration::from_millis(500)).as_secs(),
+                })
+            },
+        )
+    }
+
     /// Milliseconds observed up to the last reading: time between readings, unless it is a gap.
     fn observed_millis(&self, limits: &Thresholds) -> u64 {
         let mut observed = 0;
@@ -101,6 +123,14 @@ impl Window {
         }
         observed
     }
+}
+
+/// A reading, and for how long it stands.
+pub(crate) struct Weighed {
+    pub activity_ppm: u32,
+    pub fb_used: Option<Bytes>,
+    /// Seconds since the reading before it.
+    pub secs: u64,
 }
 
 /// A device of a pod, and what part of it the pod holds.
@@ -254,7 +284,7 @@ impl Pool {
 /// What `amount` of `whole` is of the held share of it, in millionths; at most all of it, since
 /// nothing keeps a pod on a shared device from taking more than its part, and an exporter's total
 /// can be short of what is used by what the driver reserves.
-fn of_share(amount: u128, whole: u64, share: GpuShare) -> u32 {
+pub(crate) fn of_share(amount: u128, whole: u64, share: GpuShare) -> u32 {
     let held = u128::from(whole) * u128::from(share.part());
     let ppm = (amount * u128::from(share.of()) * 1_000_000).checked_div(held).unwrap_or(1_000_000);
     u32::try_from(ppm).map_or(1_000_000, |ppm| ppm.min(1_000_000))

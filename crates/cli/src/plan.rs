@@ -156,7 +156,7 @@ pub fn planned(effect: &Effect) -> Vec<Planned> {
     match &effect.action {
         Action::Announce(announcement) => vec![Planned {
             kind: "Event",
-            object: announcement.pod.to_string(),
+            object: announcement.about.key.to_string(),
             reason: announcement.reason.to_string(),
             message: announcement.message.to_string(),
         }],

@@ -208,8 +208,8 @@ impl Tape {
             }
             if let Action::Announce(event) = &effect.action {
                 next.events.push(Change::Upsert(AnnouncedEvent {
-                    uid: Uid::from(event.name.to_string()),
-                    key: ObjectKey::new(event.pod.namespace.clone(), event.name.clone()),
+                    uid: Uid::from(event.event.to_string()),
+                    key: event.event.clone(),
                     at: Some(event.at),
                 }));
             }

@@ -90,7 +90,7 @@ impl Performer {
         &mut self,
         announcement: &Announcement,
     ) -> Result<ReceiptResult, ReceiptResult> {
-        let namespace = &announcement.pod.namespace;
+        let namespace = &announcement.event.namespace;
         let path = format!("/api/v1/namespaces/{namespace}/events");
         let event = event(announcement, &self.instance);
         match self.write(Method::POST, &path, Content::Json(&event)).await? {
@@ -185,20 +185,24 @@ fn refused(error: &ApiError) -> ReceiptResult {
 fn event(announcement: &Announcement, instance: &str) -> Value {
     let at = jiff::Timestamp::from_millisecond(announcement.at.as_millis()).unwrap_or_default();
     let seconds = format!("{at:.0}");
+    let about = &announcement.about;
+    let mut involved = json!({
+        "apiVersion": "v1",
+        "kind": about.kind.as_str(),
+        "name": &*about.key.name,
+        "uid": about.uid.as_str(),
+    });
+    if !about.key.namespace.is_empty() {
+        involved["namespace"] = json!(&*about.key.namespace);
+    }
     json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": &*announcement.name,
-            "namespace": &*announcement.pod.namespace,
+            "name": &*announcement.event.name,
+            "namespace": &*announcement.event.namespace,
         },
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": &*announcement.pod.namespace,
-            "name": &*announcement.pod.name,
-            "uid": announcement.pod_uid.as_str(),
-        },
+        "involvedObject": involved,
         "type": "Warning",
         "reason": announcement.reason.as_str(),
         "action": "Recommend",
@@ -254,7 +258,7 @@ fn seconds(at: Timestamp) -> String {
 
 fn log(effect: &Effect, result: &ReceiptResult) {
     let (what, object) = match &effect.action {
-        Action::Announce(announcement) => (announcement.reason.as_str(), &announcement.pod),
+        Action::Announce(announcement) => (announcement.reason.as_str(), &announcement.about.key),
         Action::SetConditions { kind, key, .. } => (kind.as_str(), key),
     };
     let id = effect.id;

@@ -44,18 +44,48 @@ pub enum Action {
 /// An Event on an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// The Event's own name, deterministic; its namespace is that of the object.
-    pub name: Arc<str>,
-    /// The pod that it speaks of.
-    pub pod: ObjectKey,
-    /// That pod's uid: an Event is never attached to a later pod of the same name.
-    pub pod_uid: Uid,
+    /// The Event's own key, deterministic. Its namespace is that of the object, and `default` for
+    /// an object that has none, as Kubernetes has it.
+    pub event: ObjectKey,
+    /// What it speaks of.
+    pub about: Involved,
     /// Why.
     pub reason: Reason,
     /// One sentence for people.
     pub message: Arc<str>,
     /// When the fact was established.
     pub at: Timestamp,
+}
+
+/// The object that an Event speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(alias = "involvedObject")]
+pub struct Involved {
+    /// Its kind.
+    pub kind: InvolvedKind,
+    /// Its name; without a namespace for a node.
+    pub key: ObjectKey,
+    /// Its uid: an Event is never attached to a later object of the same name.
+    pub uid: Uid,
+}
+
+/// Kinds of object that Events speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InvolvedKind {
+    /// `v1` Pod.
+    Pod,
+    /// `v1` Node.
+    Node,
+}
+
+impl InvolvedKind {
+    /// As Kubernetes spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+        }
+    }
 }
 
 /// Reasons of Events: a closed set, documented in the reference.

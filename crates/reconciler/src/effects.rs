@@ -1,59 +1,112 @@
 //! What to do about what was found.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use gpu_autoscaler_model::{
-    Action, Announcement, Condition, ConditionKind, Effect, EffectId, Finding, FindingKind,
-    PolicyObject, Timestamp,
+    Action, Advice, Announcement, Condition, ConditionKind, Effect, EffectId, Finding, FindingKind,
+    HardwareFinding, Involved, InvolvedKind, Node, ObjectKey, PolicyObject, Timestamp,
 };
 
 use crate::Policy;
-use crate::state::{State, UnderWay};
-use crate::waste;
+use crate::announce::{Identity, Subject};
+use crate::state::{State, Totalled, UnderWay};
 
 /// Everything that is wanted, not observed, and not under way; marks it as under way.
 pub(crate) fn decide(now: Timestamp, state: &mut State, policy: &Policy) -> Vec<Effect> {
     let deadline = now.after(policy.effect_deadline);
-    let mut wanted: Vec<(EffectId, Action)> = Vec::new();
-    for finding in state.findings.values() {
-        wanted.extend(announcement(state, finding));
+    let mut ids = BTreeSet::new();
+    let mut effects = Vec::new();
+    let may_try = |under_way: &BTreeMap<EffectId, UnderWay>, id: EffectId| {
+        under_way.get(&id).is_none_or(|before| now >= before.not_before)
+    };
+    for (subject, identity) in state.announcements.missing() {
+        // Found a while ago: the pod may have gone since.
+        let Some(found) = Found::of(state, subject) else { continue };
+        ids.insert(identity.effect);
+        if may_try(&state.under_way, identity.effect) {
+            let action = Action::Announce(found.announcement(identity));
+            effects.push(Effect { id: identity.effect, action, deadline });
+        }
     }
     if state.judged.is_some() {
         for object in state.policies.values() {
-            wanted.extend(conditions(state, object));
+            let Some((id, action)) = conditions(state, object) else { continue };
+            ids.insert(id);
+            if may_try(&state.under_way, id) {
+                effects.push(Effect { id, action, deadline });
+            }
         }
     }
     // What is wanted no more, or was observed, needs no memory of its attempts.
-    let ids: std::collections::BTreeSet<EffectId> = wanted.iter().map(|(id, _)| *id).collect();
     state.under_way.retain(|id, under_way| ids.contains(id) || now < under_way.not_before);
-    let mut effects = Vec::new();
-    for (id, action) in wanted {
-        let before = state.under_way.get(&id).copied();
-        if before.is_some_and(|before| now < before.not_before) {
-            continue;
-        }
-        let attempts = before.map_or(0, |before| before.attempts).saturating_add(1);
-        state.under_way.insert(id, UnderWay { not_before: deadline, attempts });
-        effects.push(Effect { id, action, deadline });
+    for effect in &effects {
+        let before = state.under_way.get(&effect.id).map_or(0, |before| before.attempts);
+        let attempts = before.saturating_add(1);
+        state.under_way.insert(effect.id, UnderWay { not_before: deadline, attempts });
     }
     effects
 }
 
-/// An Event on the pod, unless it is there already.
-fn announcement(state: &State, finding: &Finding) -> Option<(EffectId, Action)> {
-    let pod = &state.pods.get(&finding.pod_uid)?.pod;
-    let event = waste::event_key(pod, finding.kind);
-    if state.announced.contains_key(&event) {
-        return None;
+/// Something that stands and is to be announced.
+enum Found<'s> {
+    Waste(&'s Finding),
+    Fault(&'s HardwareFinding, &'s Node),
+}
+
+impl<'s> Found<'s> {
+    fn of(state: &'s State, subject: &Subject) -> Option<Self> {
+        match subject {
+            Subject::Pod(uid, _) => {
+                state.pods.get(uid)?;
+                Some(Self::Waste(state.findings.get(uid)?))
+            }
+            Subject::Device(node, gpu, kind) => {
+                let fault = state.hardware.iter().find(|fault| {
+                    fault.node == *node && fault.device.uuid == *gpu && fault.fault.kind() == *kind
+                })?;
+                Some(Self::Fault(fault, state.nodes.get(node)?))
+            }
+        }
     }
-    let id = waste::announcement_id(&finding.pod_uid, finding.kind);
-    let announcement = Announcement {
-        name: event.name,
-        pod: finding.pod.clone(),
-        pod_uid: finding.pod_uid.clone(),
-        reason: finding.kind.into(),
-        message: message(finding).into(),
-        at: finding.since,
+
+    fn announcement(&self, identity: &Identity) -> Announcement {
+        let event = identity.event.clone();
+        match self {
+            Self::Waste(finding) => Announcement {
+                event,
+                about: Involved {
+                    kind: InvolvedKind::Pod,
+                    key: finding.pod.clone(),
+                    uid: finding.pod_uid.clone(),
+                },
+                reason: finding.kind.into(),
+                message: message(finding).into(),
+                at: finding.since,
+            },
+            Self::Fault(fault, node) => Announcement {
+                event,
+                about: Involved {
+                    kind: InvolvedKind::Node,
+                    key: ObjectKey::new("", fault.node.as_str()),
+                    uid: node.uid.clone(),
+                },
+                reason: fault.fault.kind().into(),
+                message: fault_message(fault).into(),
+                at: fault.since,
+            },
+        }
+    }
+}
+
+/// Which device, what is wrong with it, and who is affected.
+fn fault_message(finding: &HardwareFinding) -> String {
+    let holders: Vec<String> = finding.holders.iter().map(ToString::to_string).collect();
+    let held = if holders.is_empty() {
+        "held by no pod".to_owned()
+    } else {
+        format!("held by {}", holders.join(", "))
     };
-    Some((id, Action::Announce(announcement)))
+    format!("{}: {}; {held}; {}", finding.device, finding.fault, Advice::LookAtHardware)
 }
 
 /// What was found, in one sentence with its numbers and where they come from, and what to do.
@@ -137,20 +190,17 @@ fn ready(object: &PolicyObject) -> Condition {
 }
 
 fn telemetry_complete(state: &State, object: &PolicyObject) -> Condition {
-    let unknown: u32 = state.unknown.iter().map(|u| u.count).fold(0, u32::saturating_add);
-    let mut nodes: Vec<&str> = state.unknown.iter().map(|u| u.node.as_str()).collect();
-    nodes.dedup();
-    let (reason, message) = match nodes.as_slice() {
-        [] => ("Measured", "every GPU is measured".to_owned()),
-        [node] => ("GpusUnknown", format!("{unknown} not measured on node `{node}`")),
-        [first, ..] => (
-            "GpusUnknown",
-            format!("{unknown} not measured on {} nodes, `{first}` first", nodes.len()),
-        ),
+    let Totalled { unknown, nodes_unknown, first_unknown, .. } = &state.totalled;
+    let (reason, message) = match (nodes_unknown, first_unknown) {
+        (1, Some(node)) => ("GpusUnknown", format!("{unknown} not measured on node `{node}`")),
+        (nodes, Some(first)) => {
+            ("GpusUnknown", format!("{unknown} not measured on {nodes} nodes, `{first}` first"))
+        }
+        (_, None) => ("Measured", "every GPU is measured".to_owned()),
     };
     Condition {
         kind: ConditionKind::TelemetryComplete,
-        holds: Some(nodes.is_empty()),
+        holds: Some(first_unknown.is_none()),
         reason: reason.into(),
         message: message.into(),
         observed_generation: object.generation,
@@ -158,13 +208,8 @@ fn telemetry_complete(state: &State, object: &PolicyObject) -> Condition {
 }
 
 fn waste_found(state: &State, object: &PolicyObject) -> Condition {
-    let count = |kind| state.findings.values().filter(|f| f.kind == kind).count();
-    let counts: Vec<String> = FindingKind::ALL
-        .into_iter()
-        .map(|kind| (count(kind), kind))
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, kind)| format!("{count} {kind}"))
-        .collect();
+    let counts: Vec<String> =
+        state.totalled.pods.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     let (reason, message) = if counts.is_empty() {
         ("NothingFound", "no pod wastes its GPUs".to_owned())
     } else {

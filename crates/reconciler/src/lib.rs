@@ -11,7 +11,10 @@
 //! - No clock, no randomness, no IO; no step takes longer than the number of objects says.
 
 mod admit;
+mod announce;
 mod effects;
+mod hardware;
+mod history;
 mod namespaces;
 mod nodes;
 mod observe;
@@ -67,12 +70,15 @@ pub struct Report {
 pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Policy) -> Outcome {
     let mut report = Report::default();
     observe::take_in(now, state, seen, policy, &mut report);
+    let mut history = Vec::new();
     if state.judgement_due(now, policy) {
+        observe::forget_old_layouts(state, policy);
+        history = history::account(now, state, policy);
         waste::judge_all(now, state, policy, &mut report);
         view::rebuild(now, state, policy, &report.refusals);
     }
     let effects = effects::decide(now, state, policy);
     let wake = state.wake(now, policy);
     let view = state.view.clone();
-    Outcome { effects, charges: Vec::new(), history: Vec::new(), report, view, wake }
+    Outcome { effects, charges: Vec::new(), history, report, view, wake }
 }

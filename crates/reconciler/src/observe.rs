@@ -1,8 +1,10 @@
 //! Takes in what was seen.
 
+use std::collections::BTreeMap;
+
 use gpu_autoscaler_analysis::Reading;
 use gpu_autoscaler_model::{
-    Change, Delta, Device, GpuSample, NodeName, Pod, Receipt, ReceiptResult, SampleScope,
+    Change, Delta, Device, GpuSample, GpuUuid, NodeName, Pod, Receipt, ReceiptResult, SampleScope,
     Timestamp, Uid, UnknownReason,
 };
 
@@ -18,6 +20,9 @@ pub(crate) fn take_in(
     report: &mut Report,
 ) {
     take_objects(state, seen);
+    for record in &seen.history {
+        state.history.take(record);
+    }
     for sample in &seen.samples {
         take_sample(now, state, sample, policy, report);
     }
@@ -36,12 +41,12 @@ fn take_objects(state: &mut State, seen: &Delta) {
                 let before = state.nodes.insert(node.name.clone(), node.clone());
                 // A node that came back under its old name has other devices.
                 if before.is_some_and(|before| before.uid != node.uid) {
-                    state.devices.remove(&node.name);
+                    state.forget_devices(&node.name);
                 }
             }
             Change::Delete(name) => {
                 state.nodes.remove(name);
-                state.devices.remove(name);
+                state.forget_devices(name);
             }
         }
     }
@@ -68,12 +73,12 @@ fn take_objects(state: &mut State, seen: &Delta) {
     for change in &seen.events {
         match change {
             Change::Upsert(event) => {
-                state.announced.insert(event.key.clone(), event.at);
+                state.announcements.event_came(event.key.clone(), event.at);
                 state.events.insert(event.uid.clone(), event.clone());
             }
             Change::Delete(uid) => {
                 if let Some(event) = state.events.remove(uid) {
-                    state.announced.remove(&event.key);
+                    state.announcements.event_went(&event.key);
                 }
             }
         }
@@ -140,7 +145,7 @@ fn take_sample(
     // Without a line for each pod the exporter names any one of those that share the device.
     let shared = state.nodes.get(&node).is_some_and(|node| node.sharing.is_some());
     let holder = holder.filter(|_| !shared || sample.scope == SampleScope::SharedPart);
-    note_device(state, &node, sample, holder.as_ref());
+    note_device(state, &node, sample, holder.as_ref(), policy);
     if let Some(uid) = holder
         && let Some(entry) = state.pods.get_mut(&uid)
     {
@@ -170,16 +175,32 @@ fn place(state: &State, sample: &GpuSample, holder: Option<&Uid>) -> Option<Node
     state.nodes.contains_key(&node).then_some(node)
 }
 
-fn note_device(state: &mut State, node: &NodeName, sample: &GpuSample, holder: Option<&Uid>) {
-    let devices = state.devices.entry(node.clone()).or_default();
-    let entry = devices
-        .entry(sample.device.clone())
-        .or_insert_with(|| DeviceEntry { last: sample.clone(), holders: Default::default() });
-    // A pod's part of a shared device says nothing about the device.
-    if sample.scope != SampleScope::SharedPart && sample.at >= entry.last.at {
-        entry.last = sample.clone();
+fn note_device(
+    state: &mut State,
+    node: &NodeName,
+    sample: &GpuSample,
+    holder: Option<&Uid>,
+    policy: &Policy,
+) {
+    if !move_home(state, node, sample) {
+        return;
     }
-    if sample.scope == SampleScope::Exclusive {
+    let devices = state.devices.entry(node.clone()).or_default();
+    let entry = devices.entry(sample.device.clone()).or_insert_with(|| DeviceEntry {
+        last: sample.clone(),
+        throttle: Default::default(),
+        holders: Default::default(),
+    });
+    // A pod's part of a shared device says nothing about the device.
+    if sample.scope != SampleScope::SharedPart {
+        if sample.at >= entry.last.at {
+            entry.last = sample.clone();
+        }
+        if let Some(reasons) = sample.hardware.throttle {
+            entry.throttle.push(sample.at, reasons, &policy.waste);
+        }
+    }
+    if sample.scope == SampleScope::Exclusive && holder.is_some() {
         // Only one pod holds it: what an earlier holder was measured at is not its own any more.
         let gone: Vec<Uid> = entry
             .holders
@@ -197,6 +218,45 @@ fn note_device(state: &mut State, node: &NodeName, sample: &GpuSample, holder: O
     if let Some(uid) = holder {
         let at = entry.holders.entry(uid.clone()).or_insert(sample.at);
         *at = sample.at.max(*at);
+    }
+}
+
+/// Takes a GPU that moved to another node out of the one before; `false` for a sample that is older
+/// than its move.
+fn move_home(state: &mut State, node: &NodeName, sample: &GpuSample) -> bool {
+    let uuid = &sample.device.uuid;
+    let Some(before) = state.homes.get(uuid).filter(|home| *home != node).cloned() else {
+        if !state.homes.contains_key(uuid) {
+            state.homes.insert(uuid.clone(), node.clone());
+        }
+        return true;
+    };
+    if let Some(devices) = state.devices.get_mut(&before) {
+        let newest = devices.iter().filter(|(device, _)| device.uuid == *uuid);
+        if newest.map(|(_, entry)| entry.last.at).max() > Some(sample.at) {
+            return false;
+        }
+        devices.retain(|device, _| device.uuid != *uuid);
+    }
+    state.homes.insert(uuid.clone(), node.clone());
+    true
+}
+
+/// Forgets GPU instances that a new layout replaced: those of which nothing has come for a window,
+/// while others of the same GPU were measured since.
+pub(crate) fn forget_old_layouts(state: &mut State, policy: &Policy) {
+    for devices in state.devices.values_mut() {
+        if devices.keys().all(|device| device.instance.is_none()) {
+            continue;
+        }
+        let mut newest: BTreeMap<GpuUuid, Timestamp> = BTreeMap::new();
+        for (device, entry) in devices.iter() {
+            let last = newest.entry(device.uuid.clone()).or_insert(entry.last.at);
+            *last = entry.last.at.max(*last);
+        }
+        devices.retain(|device, entry| {
+            newest[&device.uuid].since(entry.last.at) <= policy.waste.window
+        });
     }
 }
 

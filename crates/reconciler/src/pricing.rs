@@ -12,6 +12,17 @@ pub(crate) fn node_rate(node: &Node, policy: &Policy) -> Option<Rate> {
     Some(price.rate)
 }
 
+/// Physical GPUs of a node: what its labels say or what it offers, whichever is more, so that the
+/// parts of its price never add up to more than it, however labels and capacity disagree.
+///
+/// Labels stay when a GPU falls off the bus, and are late when a node comes back larger.
+pub(crate) fn gpus_of(node: &Node) -> Option<u32> {
+    let replicas = node.sharing.map_or(1, |sharing| sharing.replicas.max(1));
+    let offered = node.allocatable.gpu_count(&GpuResource::Whole).div_ceil(replicas);
+    let shared = node.allocatable.gpu_count(&GpuResource::Shared).div_ceil(replicas);
+    node.gpus.max(Some(offered.max(shared)).filter(|gpus| *gpus > 0))
+}
+
 /// What `freed` of the GPUs that a pod holds costs, by the part of the node's GPUs that they are:
 /// the machine is bought for them.
 ///
@@ -19,7 +30,7 @@ pub(crate) fn node_rate(node: &Node, policy: &Policy) -> Option<Rate> {
 /// the part that a slice of its model is.
 pub(crate) fn part_rate(node: &Node, pod: &Pod, freed: GpuShare, policy: &Policy) -> Option<Rate> {
     let rate = node_rate(node, policy)?;
-    let gpus = u64::from(node.gpus?);
+    let gpus = u64::from(gpus_of(node)?);
     let replicas = node.sharing.map_or(1, |sharing| u64::from(sharing.replicas));
     let model = || MigGeometry::for_product(node.gpu_model.as_ref()?.as_str());
     let mut total: Option<Rate> = None;

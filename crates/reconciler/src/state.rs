@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpu_autoscaler_analysis::Window;
+use gpu_autoscaler_analysis::{ThrottleWindow, Window};
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, GpuModel, GpuSample,
-    HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid,
-    UnknownGpus, UnknownReason, View,
+    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, FindingKind,
+    GpuModel, GpuSample, GpuUuid, HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage,
+    PolicyObject, Timestamp, Uid, UnknownGpus, UnknownReason, View,
 };
 
+use crate::announce::Announcements;
+use crate::history::History;
 use crate::{Policy, Report, observe};
 
 /// What the loop remembers: a cache of the cluster and of the window of measurements.
@@ -20,15 +22,19 @@ pub struct State {
     /// Active pods that request GPUs, by name.
     pub(crate) gpu_pods: BTreeMap<ObjectKey, Uid>,
     pub(crate) devices: BTreeMap<NodeName, BTreeMap<Device, DeviceEntry>>,
+    /// Where each GPU was last measured: it may be moved to another node, but is in one only.
+    pub(crate) homes: BTreeMap<GpuUuid, NodeName>,
     pub(crate) budgets: BTreeMap<Uid, DisruptionBudget>,
     pub(crate) policies: BTreeMap<Uid, PolicyObject>,
     pub(crate) events: BTreeMap<Uid, AnnouncedEvent>,
-    /// The same events by name, which is what identifies them to us.
-    pub(crate) announced: BTreeMap<ObjectKey, Option<Timestamp>>,
+    /// Findings and the same events by name, which is what identifies them to us.
+    pub(crate) announcements: Announcements,
+    pub(crate) history: History,
     pub(crate) findings: BTreeMap<Uid, Finding>,
     pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
     pub(crate) hardware: Vec<HardwareFinding>,
     pub(crate) unknown: Vec<UnknownGpus>,
+    pub(crate) totalled: Totalled,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
     /// What edges cannot do now.
     pub(crate) faults: Vec<Fault>,
@@ -46,11 +52,43 @@ pub(crate) struct PodEntry {
     pub unusable: Option<UnknownReason>,
 }
 
+/// Sums over findings and unknowns, worked out once a judgement: conditions are set against them
+/// at every tick.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totalled {
+    /// GPUs whose use is not known.
+    pub unknown: u32,
+    /// Nodes with such GPUs.
+    pub nodes_unknown: usize,
+    /// The first of them by name.
+    pub first_unknown: Option<NodeName>,
+    /// Pods with a finding, by kind; none of them zero.
+    pub pods: BTreeMap<FindingKind, usize>,
+}
+
+impl Totalled {
+    /// Over findings, and over unknowns sorted by node.
+    pub fn of(findings: &BTreeMap<Uid, Finding>, unknown: &[UnknownGpus]) -> Self {
+        let mut pods = BTreeMap::new();
+        for finding in findings.values() {
+            *pods.entry(finding.kind).or_default() += 1;
+        }
+        Self {
+            unknown: unknown.iter().map(|u| u.count).fold(0, u32::saturating_add),
+            nodes_unknown: unknown.chunk_by(|a, b| a.node == b.node).count(),
+            first_unknown: unknown.first().map(|u| u.node.clone()),
+            pods,
+        }
+    }
+}
+
 /// A device as it was last measured.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceEntry {
     /// The last sample of the device as a whole.
     pub last: GpuSample,
+    /// What it said of its clocks.
+    pub throttle: ThrottleWindow,
     /// Pods that the exporter names as holders, with the time of the last sample that does.
     pub holders: BTreeMap<Uid, Timestamp>,
 }
@@ -84,14 +122,17 @@ impl State {
             pods: BTreeMap::new(),
             gpu_pods: BTreeMap::new(),
             devices: BTreeMap::new(),
+            homes: BTreeMap::new(),
             budgets: BTreeMap::new(),
             policies: BTreeMap::new(),
             events: BTreeMap::new(),
-            announced: BTreeMap::new(),
+            announcements: Announcements::default(),
+            history: History::default(),
             findings: BTreeMap::new(),
             usages: BTreeMap::new(),
             hardware: Vec::new(),
             unknown: Vec::new(),
+            totalled: Totalled::default(),
             under_way: BTreeMap::new(),
             faults: Vec::new(),
             judged: None,
@@ -106,6 +147,15 @@ impl State {
         let mut report = Report::default();
         observe::take_in(now, &mut state, snapshot, policy, &mut report);
         state
+    }
+
+    /// Forgets what was measured of a node's devices, apart from what pods made of them.
+    pub(crate) fn forget_devices(&mut self, node: &NodeName) {
+        for device in self.devices.remove(node).into_iter().flatten().map(|(device, _)| device) {
+            if self.homes.get(&device.uuid) == Some(node) {
+                self.homes.remove(&device.uuid);
+            }
+        }
     }
 
     /// Forgets which effects are under way: whoever asked for them may have died before they were

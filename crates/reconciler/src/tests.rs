@@ -1,3 +1,7 @@
+mod faults;
+mod history;
+mod judgement;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +129,9 @@ fn render(outcome: &Outcome) -> String {
     }
     for effect in &outcome.effects {
         match &effect.action {
-            Action::Announce(a) => out.push_str(&format!("announce {}: {}\n", a.name, a.message)),
+            Action::Announce(a) => {
+                out.push_str(&format!("announce {}: {}\n", a.event.name, a.message))
+            }
             Action::SetConditions { conditions, .. } => {
                 for c in conditions {
                     out.push_str(&format!(
@@ -172,7 +178,7 @@ fn an_announced_finding_is_not_announced_again_after_a_restart() {
     let Action::Announce(made) = &first.effects[0].action else { panic!("an announcement") };
     let event = AnnouncedEvent {
         uid: "e1".into(),
-        key: ObjectKey::new("ml", made.name.clone()),
+        key: ObjectKey::new("ml", made.event.name.clone()),
         at: Some(at(600)),
     };
     let mut snapshot = world();
@@ -188,7 +194,7 @@ fn an_expired_event_is_announced_anew() {
     let mut state = State::new();
     let first = tick(600, &mut state, &world());
     let Action::Announce(made) = &first.effects[0].action else { panic!("an announcement") };
-    let key = ObjectKey::new("ml", made.name.clone());
+    let key = ObjectKey::new("ml", made.event.name.clone());
     let event = AnnouncedEvent { uid: "e1".into(), key, at: Some(at(600)) };
     let seen = Delta { events: vec![Change::Upsert(event)], ..Delta::default() };
     assert_eq!(tick(605, &mut state, &seen).effects, []);

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
-    Advice, Device, EffectId, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare,
-    MigGeometry, Node, NodeName, ObjectKey, Pod, PodPhase, PodUsage, Ratio, Recommendation,
-    Refusal, RefusalReason, StuckReason, Timestamp, Uid, UnknownGpus, UnknownReason,
+    Advice, Device, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare, MigGeometry,
+    Node, NodeName, Pod, PodPhase, PodUsage, Ratio, Recommendation, Refusal, RefusalReason,
+    StuckReason, Timestamp, UnknownGpus, UnknownReason,
 };
 
-use crate::state::{DeviceEntry, PodEntry, State};
-use crate::{Policy, Report, pricing};
+use crate::announce::{Identity, Subject};
+use crate::state::{DeviceEntry, PodEntry, State, Totalled};
+use crate::{Policy, Report, hardware, pricing};
 
 /// Judges all GPU pods; fills in findings, usages and unknowns of the state.
 pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, report: &mut Report) {
     let mut findings = BTreeMap::new();
+    let mut standing = BTreeMap::new();
     let mut usages = BTreeMap::new();
     let mut unknown = Vec::new();
     let mut held: BTreeMap<&NodeName, u32> = BTreeMap::new();
@@ -62,7 +64,17 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         unknown.extend(unmeasured(now, state, node, held, policy));
     }
     unknown.sort();
+    for (uid, finding) in &findings {
+        if let Some(entry) = state.pods.get(uid) {
+            let subject = Subject::Pod(uid.clone(), finding.kind);
+            standing.insert(subject, identity(state, &entry.pod, finding.kind));
+        }
+    }
+    let hardware = hardware::judge_all(now, state, policy, &mut standing);
+    state.announcements.renew(standing);
+    state.totalled = Totalled::of(&findings, &unknown);
     state.findings = findings;
+    state.hardware = hardware;
     state.usages = usages;
     state.unknown = unknown;
     state.judged = Some(now);
@@ -105,12 +117,22 @@ fn pod_usage(
         };
         return Err(entry.unusable.clone().unwrap_or(partly));
     }
-    let held = entry.windows.iter().map(|(device, window)| analysis::Held {
+    analysis::usage(held(state, entry, node), now, &policy.waste)
+}
+
+/// The devices that a pod was measured on, and what part of each it holds.
+pub(crate) fn held<'s>(
+    state: &'s State,
+    entry: &'s PodEntry,
+    node: &'s Node,
+) -> impl Iterator<Item = analysis::Held<'s>> {
+    let seen = u32::try_from(entry.windows.len()).unwrap_or(u32::MAX);
+    let share = held_share(&entry.pod, node, seen);
+    entry.windows.iter().map(move |(device, window)| analysis::Held {
         window,
-        share: held_share(&entry.pod, node, seen),
+        share,
         fb_total: device_entry(state, node, device).and_then(|entry| entry.last.fb_total),
-    });
-    analysis::usage(held, now, &policy.waste)
+    })
 }
 
 fn device_entry<'s>(state: &'s State, node: &Node, device: &Device) -> Option<&'s DeviceEntry> {
@@ -139,11 +161,12 @@ fn judge(
         return None;
     }
     let devices = u32::try_from(entry.windows.len()).unwrap_or(u32::MAX);
-    let verdict = analysis::judge(usage, devices, None, &policy.waste)?;
+    let history = state.history.of(pod);
+    let verdict = analysis::judge(usage, devices, history, &policy.waste)?;
     let model = model_of(state, entry, node);
     let (advice, need, freed) = {
         let holding = holding(pod, node, model.as_ref());
-        analysis::advise(verdict.kind, usage, None, &holding, &policy.waste)
+        analysis::advise(verdict.kind, usage, history, &holding, &policy.waste)
     };
     let untouched = if verdict.kind == FindingKind::OverRequested {
         let idle = |window: &analysis::Window| window.activity_max() <= policy.waste.idle_up_to;
@@ -245,9 +268,14 @@ fn judge_stuck(
 
 /// When waste of this kind was first announced for the pod, else first found.
 fn since(now: Timestamp, state: &State, pod: &Pod, kind: FindingKind) -> Timestamp {
-    let first = state.announced.get(&event_key(pod, kind)).copied().flatten();
+    let first = state.announcements.announced_at(&identity(state, pod, kind));
     let before = state.findings.get(&pod.uid).filter(|f| f.kind == kind);
     first.or(before.map(|f| f.since)).unwrap_or(now)
+}
+
+fn identity(state: &State, pod: &Pod, kind: FindingKind) -> Identity {
+    let known = state.announcements.known(&Subject::Pod(pod.uid.clone(), kind));
+    known.cloned().unwrap_or_else(|| Identity::of_pod(pod, kind))
 }
 
 /// The model of the devices that the pod holds, as their exporter says, else as the node does.
@@ -274,19 +302,6 @@ fn holding<'p>(pod: &'p Pod, node: &Node, model: Option<&GpuModel>) -> analysis:
     analysis::Holding { count: requested(pod), each, geometry }
 }
 
-/// Identity of the announcement of one kind of waste of one pod.
-pub(crate) fn announcement_id(uid: &Uid, kind: FindingKind) -> EffectId {
-    EffectId::of(&["announce", uid.as_str(), kind.as_str()])
-}
-
-/// The name of the Event that announces it: the pod's name for people, then the identity.
-pub(crate) fn event_key(pod: &Pod, kind: FindingKind) -> ObjectKey {
-    // An object's name has at most 253 characters; the identity takes 17 of them.
-    let name: String = pod.key.name.chars().take(236).collect();
-    let name = format!("{name}.{}", announcement_id(&pod.uid, kind));
-    ObjectKey::new(pod.key.namespace.clone(), name)
-}
-
 /// GPUs of a node that no pod holds and no fresh sample speaks of.
 fn unmeasured(
     now: Timestamp,
@@ -295,7 +310,7 @@ fn unmeasured(
     held: u32,
     policy: &Policy,
 ) -> Option<UnknownGpus> {
-    let gpus = node.gpus?;
+    let gpus = pricing::gpus_of(node)?;
     // Slices and replicas are not GPUs: there only a node that is silent altogether is named.
     let whole = node.sharing.is_none()
         && node

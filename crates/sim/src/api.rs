@@ -2,7 +2,6 @@
 //! our effects.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
@@ -259,8 +258,7 @@ impl ApiServer {
 
     /// As the API server does it: the name decides, and nobody checks whether the pod exists.
     fn create_event(&mut self, announcement: &Announcement, now: Timestamp) -> ReceiptResult {
-        let key =
-            ObjectKey::new(Arc::clone(&announcement.pod.namespace), Arc::clone(&announcement.name));
+        let key = announcement.event.clone();
         if self.events.contains_key(&key) {
             return ReceiptResult::AlreadyApplied;
         }

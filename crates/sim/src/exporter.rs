@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Device, GpuModel, GpuSample, HardwareReading, Holder, Milliwatts,
-    NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
+    Activity, ActivitySource, Device, GpuModel, GpuSample, HardwareReading, Holder, Megahertz,
+    Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
 };
 
 use crate::Chance;
@@ -42,6 +42,9 @@ pub(crate) struct PodName {
 
 /// The only container of every simulated pod.
 const CONTAINER: &str = "main";
+
+/// Clock of every simulated device: that of an A100 under load.
+const SM_CLOCK: Megahertz = Megahertz::new(1410);
 
 impl Counter {
     const fn source(self) -> ActivitySource {
@@ -126,6 +129,7 @@ pub(crate) fn samples(
             hardware: HardwareReading {
                 power: Milliwatts::from_watts(reading.watts).filter(|_| !part),
                 temperature_celsius: (!part).then_some(reading.celsius),
+                sm_clock: (!part).then_some(SM_CLOCK),
                 xid: Some(0),
                 ..HardwareReading::default()
             },
@@ -173,7 +177,7 @@ pub(crate) fn exposition(
             }
         };
     metric("DCGM_FI_DEV_SM_CLOCK", "gauge", "SM clock frequency (in MHz).", &|_| {
-        Some("1410".into())
+        Some(SM_CLOCK.as_u32().to_string())
     });
     metric("DCGM_FI_DEV_MEMORY_TEMP", "gauge", "Memory temperature (in C).", &|_| {
         Some(UNSUPPORTED.into())

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use gpu_autoscaler_model::{
     Activity, ActivitySource, Bytes, Device, GpuInstance, GpuModel, GpuSample, HardwareReading,
-    Holder, Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
+    Holder, Megahertz, Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, ThrottleReasons,
+    Timestamp, Uid,
 };
 
 use crate::exposition::Series;
 
 /// The counters that are read; a query may ask for just these.
-pub const METRICS: [&str; 10] = [
+pub const METRICS: [&str; 18] = [
     "DCGM_FI_PROF_SM_ACTIVE",
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
     "DCGM_FI_DEV_GPU_UTIL",
@@ -27,6 +28,15 @@ pub const METRICS: [&str; 10] = [
     "DCGM_FI_DEV_POWER_USAGE",
     "DCGM_FI_DEV_GPU_TEMP",
     "DCGM_FI_DEV_XID_ERRORS",
+    "DCGM_FI_DEV_MEMORY_TEMP",
+    "DCGM_FI_DEV_SM_CLOCK",
+    "DCGM_FI_DEV_MEM_CLOCK",
+    // The same bits under the name since DCGM 3.3 and the one before.
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
+    "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+    "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE",
 ];
 
 /// What the reader knows beside the text.
@@ -332,12 +342,29 @@ fn sample(
         fb_free,
         fb_reserved,
         fb_total,
-        hardware: HardwareReading {
-            power: read.value(7, Milliwatts::from_watts),
-            temperature_celsius: read.value(8, |v| (v <= 1000.0).then_some(v as i16)),
-            xid: read.value(9, |v| (v <= f64::from(u32::MAX)).then_some(v as u32)),
-            ..HardwareReading::default()
-        },
+        hardware: hardware(&mut read),
+    }
+}
+
+fn hardware(read: &mut Reader<'_>) -> HardwareReading {
+    // Far above any that a sensor means, and exact in both types.
+    let celsius = |v: f64| (v <= 1000.0).then_some(v as i16);
+    let count = |v: f64| (v <= 9e15).then_some(v as u64);
+    let megahertz = |v: f64| (v <= 1e6).then(|| Megahertz::new(v as u32));
+    HardwareReading {
+        power: read.value(7, Milliwatts::from_watts),
+        temperature_celsius: read.value(8, celsius),
+        xid: read.value(9, |v| (v <= f64::from(u32::MAX)).then_some(v as u32)),
+        memory_temperature_celsius: read.value(10, celsius),
+        sm_clock: read.value(11, megahertz),
+        memory_clock: read.value(12, megahertz),
+        throttle: read
+            .value(13, count)
+            .or_else(|| read.value(14, count))
+            .map(ThrottleReasons::from_bits),
+        ecc_corrected: read.value(15, count),
+        ecc_uncorrected: read.value(16, count),
+        row_remap_failed: read.value(17, count).map(|failed| failed > 0),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use gpu_autoscaler_model::{ConditionKind, EffectId, Reason};
+use gpu_autoscaler_model::{ConditionKind, EffectId, Involved, InvolvedKind, Reason};
 
 use super::*;
 use crate::scripted::{Reply, Server};
@@ -15,9 +15,12 @@ fn effect(action: Action) -> Effect {
 
 fn announcement(message: &str) -> Effect {
     effect(Action::Announce(Announcement {
-        name: "train.idle".into(),
-        pod: ObjectKey::new("team", "train"),
-        pod_uid: Uid::from("p-1"),
+        event: ObjectKey::new("team", "train.idle"),
+        about: Involved {
+            kind: InvolvedKind::Pod,
+            key: ObjectKey::new("team", "train"),
+            uid: Uid::from("p-1"),
+        },
         reason: Reason::GpuIdle,
         message: message.into(),
         at: "2026-11-22T05:00:00.25Z".parse().expect("valid"),
@@ -198,4 +201,23 @@ async fn every_step_is_passed_in_order() {
     });
     performer.perform(&announcement("idle"), || Timestamp::EPOCH).await;
     assert_eq!(STEPS.load(Ordering::Relaxed), 123);
+}
+
+#[test]
+fn an_event_about_a_node_has_no_namespace_in_its_object() {
+    let Effect { action: Action::Announce(mut told), .. } = announcement("hot") else {
+        panic!("it announces")
+    };
+    told.event = ObjectKey::new("default", "node-1.sick");
+    told.about = Involved {
+        kind: InvolvedKind::Node,
+        key: ObjectKey::new("", "node-1"),
+        uid: Uid::from("n-1"),
+    };
+    let sent = event(&told, "replica-0");
+    assert_eq!(sent["metadata"]["namespace"], "default");
+    assert_eq!(
+        sent["involvedObject"],
+        json!({"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "n-1"})
+    );
 }

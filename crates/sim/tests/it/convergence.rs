@@ -1,9 +1,11 @@
 //! Faults first, then healing, then what was found must be what is so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gpu_autoscaler_model::{Change, Delta, Finding, FindingKind, Timestamp, Uid, UnknownGpus};
+use gpu_autoscaler_model::{
+    Change, Delta, Finding, FindingKind, HistoryRecord, Recommendation, Timestamp, Uid, UnknownGpus,
+};
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
 use gpu_autoscaler_sim::{
     Driver, Faults, Rule, TrueUse, Workload, World, WorldSpec, compare, mixed_cluster,
@@ -81,7 +83,7 @@ fn every_finding_is_announced_once_while_its_event_lives() {
             assert_eq!(*times, 1, "SEED={seed}: {name}");
         }
         let announced: BTreeSet<&Uid> =
-            driver.world.events().map(|event| &event.announcement.pod_uid).collect();
+            driver.world.events().map(|event| &event.announcement.about.uid).collect();
         // What was found in the last seconds may still be on its way.
         let settled = end.before(Duration::from_secs(90));
         for finding in driver.view().findings.iter().filter(|finding| finding.since < settled) {
@@ -103,10 +105,12 @@ fn in_a_perfect_world_nothing_is_asked_for_twice() {
     assert!(created > 10, "{created} events");
 }
 
-/// What an observer knows: the objects as it was told of them, and the samples of a window.
+/// What an observer knows: the objects as it was told of them, the samples of a window, and what a
+/// store was told to keep.
 #[derive(Default)]
 struct Mirror {
     objects: Delta,
+    kept: BTreeMap<String, HistoryRecord>,
     samples: Vec<(Timestamp, gpu_autoscaler_model::GpuSample)>,
 }
 
@@ -121,9 +125,21 @@ impl Mirror {
         self.samples.retain(|(at, _)| *at >= window);
     }
 
+    /// Each record replaces the one of its key.
+    fn keep(&mut self, records: &[HistoryRecord]) {
+        for record in records {
+            let key = match record {
+                HistoryRecord::Usage(profile) => format!("{:?}", profile.key),
+                HistoryRecord::Demand(demand) => format!("{} {}", demand.pool, demand.hour),
+            };
+            self.kept.insert(key, record.clone());
+        }
+    }
+
     fn snapshot(&self) -> Delta {
         let samples = self.samples.iter().map(|(_, sample)| sample.clone()).collect();
-        Delta { samples, ..self.objects.clone() }
+        let history = self.kept.values().cloned().collect();
+        Delta { samples, history, ..self.objects.clone() }
     }
 }
 
@@ -160,10 +176,13 @@ fn a_rebuilt_state_decides_what_the_old_one_decides() {
             if outcome.view.judged != Some(now) {
                 return;
             }
+            // What was kept before this tick, and what this tick gave to keep, must lead to the same.
+            mirror.keep(&outcome.history);
             let mut rebuilt = State::rebuild(now, &mirror.snapshot(), policy);
             let again = reconcile(now, &mut rebuilt, &Delta::default(), policy);
-            let verdicts = |findings: &[Finding]| -> Vec<(Uid, FindingKind)> {
-                findings.iter().map(|f| (f.pod_uid.clone(), f.kind)).collect()
+            let verdicts = |findings: &[Finding]| -> Vec<(Uid, FindingKind, Recommendation)> {
+                let of = |f: &Finding| (f.pod_uid.clone(), f.kind, f.recommendation.clone());
+                findings.iter().map(of).collect()
             };
             assert_eq!(
                 verdicts(&outcome.view.findings),

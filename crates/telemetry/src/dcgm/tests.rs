@@ -223,3 +223,26 @@ fn real_scrapes_with_titles_between_are_read() {
     "#]],
     );
 }
+
+#[test]
+fn the_condition_of_a_device_is_read_in_its_units() {
+    let text = "DCGM_FI_DEV_GPU_TEMP{UUID=\"GPU-1\",Hostname=\"n\"} 81\n\
+         DCGM_FI_DEV_MEMORY_TEMP{UUID=\"GPU-1\",Hostname=\"n\"} 9223372036854775794\n\
+         DCGM_FI_DEV_SM_CLOCK{UUID=\"GPU-1\",Hostname=\"n\"} 1980\n\
+         DCGM_FI_DEV_MEM_CLOCK{UUID=\"GPU-1\",Hostname=\"n\"} 2619\n\
+         DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{UUID=\"GPU-1\",Hostname=\"n\"} 72\n\
+         DCGM_FI_DEV_ECC_SBE_VOL_TOTAL{UUID=\"GPU-1\",Hostname=\"n\"} 12\n\
+         DCGM_FI_DEV_ECC_DBE_VOL_TOTAL{UUID=\"GPU-1\",Hostname=\"n\"} 1\n\
+         DCGM_FI_DEV_ROW_REMAP_FAILURE{UUID=\"GPU-1\",Hostname=\"n\"} 0\n\
+         DCGM_FI_DEV_XID_ERRORS{UUID=\"GPU-1\",Hostname=\"n\"} 48\n";
+    let (samples, dropped) = samples(parse(text.as_bytes()).filter_map(Result::ok), &origin());
+    assert_eq!(dropped, []);
+    let read = samples[0].hardware;
+    assert_eq!((read.temperature_celsius, read.memory_temperature_celsius), (Some(81), None));
+    assert_eq!(read.sm_clock, Some(Megahertz::new(1980)));
+    assert_eq!(read.memory_clock, Some(Megahertz::new(2619)));
+    let slowed = ThrottleReasons::HW_SLOWDOWN.union(ThrottleReasons::HW_THERMAL);
+    assert_eq!(read.throttle, Some(slowed));
+    assert_eq!((read.ecc_corrected, read.ecc_uncorrected), (Some(12), Some(1)));
+    assert_eq!((read.row_remap_failed, read.xid), (Some(false), Some(48)));
+}

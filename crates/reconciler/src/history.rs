@@ -1,0 +1,218 @@
+//! What is kept of the past: what pods of one owner and image use, and what each pool is asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpu_autoscaler_analysis as analysis;
+use gpu_autoscaler_model::{
+    DemandHour, GpuMillis, HistoryRecord, Interval, Node, Pod, ProfileKey, Timestamp, UsageProfile,
+};
+
+use crate::Policy;
+use crate::state::State;
+use crate::waste;
+
+/// The past, as far as decisions depend on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    profiles: BTreeMap<ProfileKey, UsageProfile>,
+    /// The hour that runs, by pool.
+    demand: BTreeMap<Arc<str>, DemandHour>,
+    /// Until when all profiles are complete.
+    through: Option<Timestamp>,
+}
+
+/// Profiles that are kept at most; beyond it the one that was added to longest ago goes. At 1 KiB
+/// each that is 20 MiB.
+const PROFILES_MAX: usize = 20_000;
+
+/// The longest time between two judgements in which demand is taken to have been what it is at its
+/// end; of a longer one, nobody knows.
+const DEMAND_GAP_MAX: Duration = Duration::from_secs(300);
+
+impl History {
+    /// What pods like this one used.
+    pub fn of(&self, pod: &Pod) -> Option<&UsageProfile> {
+        self.profiles.get(&profile_key(pod))
+    }
+
+    /// Takes in a record of the store. Of two of one key, the one that saw more counts.
+    pub fn take(&mut self, record: &HistoryRecord) {
+        match record {
+            HistoryRecord::Usage(profile) => {
+                self.through = self.through.max(Some(profile.through));
+                let known = self.profiles.get(&profile.key);
+                if known.is_none_or(|known| known.observed_secs < profile.observed_secs) {
+                    self.profiles.insert(profile.key.clone(), profile.clone());
+                    self.forget_oldest();
+                }
+            }
+            HistoryRecord::Demand(hour) => {
+                let known = self.demand.get(&hour.pool);
+                if known.is_none_or(|known| {
+                    (known.hour, known.observed_millis) < (hour.hour, hour.observed_millis)
+                }) {
+                    self.demand.insert(hour.pool.clone(), hour.clone());
+                }
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if self.profiles.len() > PROFILES_MAX {
+            let oldest = self.profiles.values().min_by_key(|p| (p.through, p.key.clone()));
+            if let Some(key) = oldest.map(|profile| profile.key.clone()) {
+                self.profiles.remove(&key);
+            }
+        }
+    }
+}
+
+/// Adds what was measured since, and what is asked for now; returns the records that changed.
+///
+/// Time is cut into stretches that are the same for everybody, and each is added once, when its
+/// last readings have come. A restart begins with the stretch after the last that was kept.
+pub(crate) fn account(now: Timestamp, state: &mut State, policy: &Policy) -> Vec<HistoryRecord> {
+    let mut changed = BTreeMap::new();
+    let mut history = std::mem::take(&mut state.history);
+    let length = analysis::stretch(&policy.waste);
+    let ended = start_of(now.before(policy.waste.gap_max), length);
+    if let Some(stretch) = next_stretch(&history, ended, length) {
+        count_stretch(state, &mut history, stretch, policy, &mut changed);
+        history.through = Some(stretch.end);
+    }
+    let mut records: Vec<HistoryRecord> = changed.into_values().map(HistoryRecord::Usage).collect();
+    records.extend(account_demand(now, state, &mut history).map(HistoryRecord::Demand));
+    state.history = history;
+    records
+}
+
+/// The start of the stretch that holds `at`.
+fn start_of(at: Timestamp, length: Duration) -> Timestamp {
+    // No window is as long as the calendar, nor empty.
+    let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1);
+    let into = at.as_millis().rem_euclid(length);
+    at.before(Duration::from_millis(u64::try_from(into).unwrap_or(0)))
+}
+
+/// What is to be added now: from where the last stretch ended, but not from before the window.
+fn next_stretch(history: &History, ended: Timestamp, length: Duration) -> Option<Interval> {
+    let start = ended.before(length);
+    let start = history.through.map_or(start, |through| through.max(start));
+    Interval::new(start, ended).filter(|stretch| stretch.start < stretch.end)
+}
+
+fn count_stretch(
+    state: &State,
+    history: &mut History,
+    stretch: Interval,
+    policy: &Policy,
+    changed: &mut BTreeMap<ProfileKey, UsageProfile>,
+) {
+    for uid in state.gpu_pods.values() {
+        let Some(entry) = state.pods.get(uid) else { continue };
+        let Some(node) = entry.pod.node.as_ref().and_then(|node| state.nodes.get(node)) else {
+            continue;
+        };
+        let key = profile_key(&entry.pod);
+        let mut profile = match history.profiles.remove(&key) {
+            Some(profile) => profile,
+            None => UsageProfile::empty(key, stretch.start),
+        };
+        let before = profile.observed_secs;
+        analysis::count(&mut profile, waste::held(state, entry, node), stretch, &policy.waste);
+        if profile.observed_secs == before {
+            // Nothing was measured; a profile of nothing is not kept.
+            if before > 0 {
+                history.profiles.insert(profile.key.clone(), profile);
+            }
+            continue;
+        }
+        profile.through = stretch.end;
+        changed.insert(profile.key.clone(), profile.clone());
+        history.profiles.insert(profile.key.clone(), profile);
+        history.forget_oldest();
+    }
+}
+
+/// The controller and image of a pod.
+fn profile_key(pod: &Pod) -> ProfileKey {
+    let owner = match &pod.owner {
+        // A Deployment's ReplicaSets are told apart by the hash of their template, which is also
+        // a label of their pods; the next rollout is the same workload.
+        Some(owner) if &*owner.kind == "ReplicaSet" => {
+            let hash = pod.labels.get("pod-template-hash");
+            let stem = hash.and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
+            match stem {
+                Some(deployment) => format!("Deployment/{deployment}"),
+                None => format!("ReplicaSet/{}", owner.name),
+            }
+        }
+        Some(owner) => format!("{}/{}", owner.kind, owner.name),
+        None => format!("Pod/{}", pod.key.name),
+    };
+    ProfileKey {
+        namespace: pod.key.namespace.clone(),
+        owner: owner.into(),
+        image: pod.containers.image.clone().unwrap_or_default(),
+    }
+}
+
+/// Labels that name a node's pool, ours first.
+///
+/// Source: the label references of Karpenter, EKS, GKE and AKS.
+const POOL_LABELS: [&str; 5] = [
+    "gpu-autoscaler.io/node-pool",
+    "karpenter.sh/nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "cloud.google.com/gke-nodepool",
+    "kubernetes.azure.com/agentpool",
+];
+
+fn pool_of(node: &Node) -> Arc<str> {
+    let labeled = POOL_LABELS.iter().find_map(|key| node.labels.get(key));
+    labeled.or_else(|| node.instance_type.as_ref().map(|t| t.as_str())).unwrap_or_default().into()
+}
+
+/// Adds the demand since the last judgement; returns the hour that runs, of every pool.
+fn account_demand(
+    now: Timestamp,
+    state: &State,
+    history: &mut History,
+) -> impl Iterator<Item = DemandHour> + use<> {
+    let mut requested: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    for uid in state.gpu_pods.values() {
+        let Some(entry) = state.pods.get(uid) else { continue };
+        let node = entry.pod.node.as_ref().and_then(|node| state.nodes.get(node));
+        let sum = requested.entry(node.map(pool_of).unwrap_or_default()).or_default();
+        *sum = sum.saturating_add(waste::requested(&entry.pod));
+    }
+    // A pool that is asked for nothing any more is asked for zero, which is known.
+    for pool in history.demand.keys() {
+        requested.entry(pool.clone()).or_insert(0);
+    }
+    let since = state.judged.map(|judged| judged.max(now.before(DEMAND_GAP_MAX)).max(now.hour()));
+    let millis = since.map_or(0, |since| now.since(since).as_millis());
+    let mut changed = Vec::new();
+    for (pool, gpus) in requested {
+        let hour = now.hour();
+        let current = history.demand.get(&pool).filter(|known| known.hour == hour);
+        let mut demand = current.cloned().unwrap_or_else(|| DemandHour {
+            pool: pool.clone(),
+            hour,
+            requested: GpuMillis::new(0),
+            requested_max: 0,
+            observed_millis: 0,
+            through: hour,
+        });
+        demand.requested += GpuMillis::new(millis * u128::from(gpus));
+        demand.requested_max = demand.requested_max.max(gpus);
+        // At most five minutes each time.
+        demand.observed_millis += u64::try_from(millis).unwrap_or(0);
+        demand.through = now;
+        changed.push(demand.clone());
+        history.demand.insert(pool, demand);
+    }
+    changed.into_iter()
+}
