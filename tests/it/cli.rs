@@ -13,7 +13,7 @@ use tests::control_plane::{ControlPlane, Options, User};
 use tests::controller::Controller;
 use tests::exporter::{Exporter, Gpu};
 use tests::manifests::{SHAPES, gpu_node, gpu_pod, list};
-use tests::prometheus::{self, Prometheus};
+use tests::prometheus::{self, Extras, Prometheus};
 use tests::scratch::ScratchDir;
 use tests::skip_or_fail;
 use tests::wait::until;
@@ -41,13 +41,8 @@ impl World {
             honor_labels: true,
             targets: Vec::new(),
         };
-        let prometheus = match Prometheus::start_with_history(&options, &history()) {
-            Ok(prometheus) => prometheus,
-            Err(error) => {
-                skip_or_fail(&tests::error_chain(&error));
-                return None;
-            }
-        };
+        let extras = Extras { history: Some(history()), ..Extras::default() };
+        let prometheus = Prometheus::start_with_or_skip(&options, &extras)?;
         cluster.create_nodes(&[gpu_node("gpu-0", &SHAPES[0])]).expect("kwok makes it Ready");
         cluster.create(&list([namespace("ml-team")])).expect("create the namespace");
         let pods = [gpu_pod("default", "train-0", 2), gpu_pod("ml-team", "notebook-0", 1)];

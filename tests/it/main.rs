@@ -8,3 +8,4 @@ mod control_plane;
 mod controller;
 mod packing;
 mod prometheus;
+mod telemetry;
