@@ -104,6 +104,7 @@ impl Fleet {
     pub fn keep_namespace(&mut self, namespace: &str) {
         self.refused.retain(|refused| refused.namespace == namespace);
         self.status.pods.retain(|pod| pod.namespace == namespace);
+        self.status.waiting.retain(|waiting| waiting.namespace == namespace);
         self.status.findings.retain(|finding| finding.namespace == namespace);
         self.status.unknown.retain(|u| u.namespace.as_deref() == Some(namespace));
         self.status.namespaces.retain(|one| one.namespace == namespace);

@@ -1,6 +1,8 @@
 //! What `status`, `plan` and `demo` print for people.
 
-use gpu_autoscaler_controller::api::{Amount, Finding, Pod, Status, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{
+    Amount, Finding, Pod, Status, Totals, Unknown, Usage, Waiting,
+};
 
 use crate::output::{Format, Rows, name, number, prose, word};
 
@@ -78,6 +80,23 @@ pub fn unknown(unknown: &[Unknown]) -> Rows {
         columns: vec![name("NODE"), number("GPUS"), name("POD"), prose("WHY")],
         rows: unknown.iter().map(row).collect(),
     }
+}
+
+/// Pods that wait for a node and what packing says of them, one a row.
+pub fn waiting(waiting: &[Waiting]) -> Rows {
+    let row = |w: &Waiting| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let (gpus, fits_on) = (w.gpus.to_string(), or_dash(&w.fits_on));
+        vec![w.namespace.clone(), w.pod.clone(), gpus, fits_on, or_dash(&w.message)]
+    };
+    let columns = vec![
+        name("NAMESPACE"),
+        name("POD"),
+        number("GPUS"),
+        name("FITS ON"),
+        prose("PACKING SAYS"),
+    ];
+    Rows { columns, rows: waiting.iter().map(row).collect() }
 }
 
 /// Active pods and what they make of their GPUs, one a row.

@@ -52,6 +52,7 @@ fn text(fleet: &Fleet, format: Format) -> String {
         let sections = [
             ("", fleet_table::pods(status, format)),
             ("=== Waste ===\n", fleet_table::findings(&status.findings, format)),
+            ("=== Waiting ===\n", fleet_table::waiting(&status.waiting)),
             ("=== Unknown ===\n", fleet_table::unknown(&status.unknown)),
         ];
         for (title, rows) in sections.iter().filter(|(_, rows)| !rows.rows.is_empty()) {

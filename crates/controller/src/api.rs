@@ -5,8 +5,10 @@
 //! what is not known is `null`.
 
 mod answers;
+mod waiting;
 
 pub use answers::{Explanation, List, Problem, Rules, Verdict};
+pub use waiting::Waiting;
 
 use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
@@ -34,6 +36,9 @@ pub struct Status {
     pub pods: Vec<Pod>,
     /// Namespaces with pods that hold GPUs.
     pub namespaces: Vec<Namespace>,
+    /// Those of them that wait for a node.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// Nodes with GPUs.
     pub nodes: Vec<Node>,
     /// GPUs and GPU instances that are measured.
@@ -582,6 +587,7 @@ impl From<&model::View> for Status {
             unknown: view.unknown.iter().map(Unknown::from).collect(),
             pods: view.pods.iter().map(Pod::from).collect(),
             namespaces: view.namespaces.iter().map(Namespace::from).collect(),
+            waiting: view.waiting.iter().map(Waiting::from).collect(),
             nodes: view.nodes.iter().map(Node::from).collect(),
             devices: view.devices.iter().map(Device::from).collect(),
         }

@@ -31,10 +31,81 @@ pub struct View {
     pub unknown: Arc<[UnknownGpus]>,
     /// GPU pods for which nothing was decided at that judgement.
     pub refusals: Arc<[Refusal]>,
+    /// GPU pods that wait for a node, by namespace and name.
+    pub waiting: Arc<[WaitingView]>,
     /// Totals.
     pub totals: Totals,
     /// Whether some policy consents to act.
     pub acting: bool,
+}
+
+/// A GPU pod that waits for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingView {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub pod: ObjectKey,
+    /// GPUs, slices or replicas that it requests.
+    pub gpus: u32,
+    /// Why the scheduler could not place it, in the scheduler's words.
+    pub scheduler_says: Option<Arc<str>>,
+    /// What packing says.
+    pub fit: Fit,
+}
+
+/// Where a waiting pod would fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// On this node, when all that wait are placed together.
+    On {
+        /// Which.
+        node: NodeName,
+    },
+    /// Nowhere, or packing does not say.
+    Nowhere(NoFit),
+}
+
+/// Why packing names no node for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoFit {
+    /// In one word.
+    pub reason: NoFitReason,
+    /// In one sentence, with the value and the limit.
+    pub message: Arc<str>,
+    /// What would make it fit, where that is known.
+    pub hint: Option<Arc<str>>,
+}
+
+/// Why packing names no node for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoFitReason {
+    /// What it requests makes no sense on any fleet.
+    Invalid,
+    /// It has a constraint that packing does not cover exactly.
+    LeftToScheduler,
+    /// There is no node.
+    NoNode,
+    /// Others were looked at first.
+    Postponed,
+    /// No node has room.
+    NoRoom,
+    /// A member of its gang fits nowhere.
+    Gang,
+}
+
+impl NoFitReason {
+    /// The word that users and programs read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::LeftToScheduler => "LeftToScheduler",
+            Self::NoNode => "NoNode",
+            Self::Postponed => "Postponed",
+            Self::NoRoom => "NoRoom",
+            Self::Gang => "Gang",
+        }
+    }
 }
 
 /// A node with GPUs.

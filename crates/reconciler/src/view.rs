@@ -32,6 +32,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
         hardware: state.hardware.clone().into(),
         unknown: state.unknown.clone().into(),
         refusals: refusals.into(),
+        waiting: state.view.waiting.clone(),
         totals,
         nodes: nodes.into(),
         findings: findings.into(),

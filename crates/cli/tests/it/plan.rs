@@ -27,6 +27,10 @@ fn a_dump_with_metrics_is_judged() {
         research   waits  not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
         research   done   ended (Succeeded): it holds nothing
 
+        === Waiting ===
+        NAMESPACE  POD    GPUS  FITS ON  PACKING SAYS
+        research   waits     8  -        0 of 1 nodes fit: 1 too little GPU; it would fit with 8 GPUs free on one node, where now at most 2 are
+
         === Unknown ===
         NODE        GPUS  POD            WHY
         gpu-node-a     1  research/dark  no exporter reports it
@@ -55,6 +59,10 @@ fn a_dump_alone_tells_what_is_missing() {
         NAMESPACE  POD    WHY
         research   waits  not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
         research   done   ended (Succeeded): it holds nothing
+
+        === Waiting ===
+        NAMESPACE  POD    GPUS  FITS ON  PACKING SAYS
+        research   waits     8  -        0 of 1 nodes fit: 1 too little GPU; it would fit with 8 GPUs free on one node, where now at most 2 are
 
         === Unknown ===
         NODE        GPUS  POD                          WHY

@@ -5,7 +5,7 @@ use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Pod, Unknown};
+use super::{Finding, Pod, Unknown, Waiting};
 
 /// Some of what was judged together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +40,8 @@ pub struct Explanation {
     pub refusal: Option<String>,
     /// The pod, while it is active.
     pub pod: Option<Pod>,
+    /// Where it would fit, while it waits for a node.
+    pub waiting: Option<Waiting>,
     /// Its waste.
     pub findings: Vec<Finding>,
     /// Why the use of its GPUs is not known, where it is not.
@@ -88,6 +90,7 @@ impl Explanation {
             verdict,
             refusal: refusal.map(|refusal| refusal.why.to_string()),
             pod: pod.map(Pod::from),
+            waiting: view.waiting.iter().find(|w| w.pod == *key).map(Waiting::from),
             findings,
             unknown,
             rules: rules.clone(),
