@@ -1,8 +1,6 @@
-"""Runs the comparison of path-3.sh and waste-1.sh. Standard library only.
+"""Runs the comparison of path-3.sh and waste-1.sh. Standard library only."""
 
-usage: path-3.py SEED [SHOW NODES PODS]
-"""
-
+import decimal
 import json
 import os
 import socket
@@ -11,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+NAME = os.environ.get("SHOW", "path-3")
+OUT = Path("target/show") / NAME
 PROGRAMS = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "debug"
 CONTROLLER = os.environ.get("CONTROLLER", PROGRAMS / "gpu-autoscaler-controller")
 
@@ -34,24 +34,42 @@ def end(process):
             process.kill()
 
 
-def totals_agree(server, saving):
-    """Whether `optimize` and `report` give the saving that `status` gives; lines for the table."""
-    lines, agree = [], True
-    for command in ("optimize", "report"):
-        program = [PROGRAMS / "gpu-autoscaler", command]
-        if subprocess.run([*program, "--help"], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL).returncode != 0:
-            lines.append(f"{command}: not compared, this build has no such command")
-            continue
-        said = json.loads(output([*program, "-o", "json", "--server", server]))
-        found = said.get("totals", {}).get("savingPerHour")
-        agree = agree and found == saving
-        lines.append(f"{command}: {found}, {'the same' if found == saving else f'status says {saving}'}")
-    return agree, lines
+def disagreements(server):
+    """What `optimize` and `report` say differently of one judgement; they are asked until both are
+    of the same one."""
+    for _ in range(20):
+        said = {}
+        for command in ("optimize", "report"):
+            text = output([PROGRAMS / "gpu-autoscaler", command, "-o", "json", "--server", server])
+            (OUT / f"{command}.json").write_text(text, encoding="utf-8")
+            said[command] = json.loads(text)
+        optimize, report = said["optimize"], said["report"]
+        if optimize["at"] == report["at"]:
+            break
+    else:
+        return ["no two answers were of the same judgement"]
+    saving = optimize["totals"]["savingPerHour"]
+    # Integers in billionths: a float would hide what is looked for.
+    nanos = lambda one: int(decimal.Decimal(one["amount"]) * 10**9) if one else 0
+    total = lambda items: sum(nanos(one["savingPerHour"]) for one in items)
+    pods = lambda items: sorted((one["namespace"], one["pod"], one["kind"]) for one in items)
+    sums = {
+        "report, executive summary": nanos(report["executiveSummary"]["totals"]["savingPerHour"]),
+        "optimize, recommendations": total(optimize["recommendations"]),
+        "report, by advice": total(report["opportunities"]["byAdvice"]),
+        "report, by namespace": total(report["utilization"]["namespaces"]),
+    }
+    wrong = [f"{what}: {value} nano-units, `optimize` has {nanos(saving)}"
+             for what, value in sums.items() if value != nanos(saving)]
+    if pods(optimize["recommendations"]) != pods(report["utilization"]["underutilized"]):
+        wrong.append("`optimize` and `report` name different pods")
+    print(f"optimize and report: {len(optimize['recommendations'])} findings, "
+          f"{saving and saving['amount']} {saving and saving['currency']} per hour in "
+          f"{len(sums) + 1} sums, {len(wrong)} disagreements")
+    return wrong
 
 
-def main(seed, show="path-3", nodes=20, pods=80):
-    OUT = Path("target/show") / show
+def main(seed):
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.iterdir():
         old.unlink()
@@ -64,11 +82,11 @@ def main(seed, show="path-3", nodes=20, pods=80):
         fleet = subprocess.Popen(
             [PROGRAMS / "fleet", "--seed", str(seed), "--truth", truth,
              "--window", str(window), "--young", str(young),
-             "--nodes", str(nodes), "--pods", str(pods)],
+             "--nodes", os.environ.get("NODES", "20"), "--pods", os.environ.get("PODS", "80")],
             stdout=subprocess.PIPE, text=True)
         ready = json.loads(fleet.stdout.readline() or "null")
         if ready is None:
-            sys.exit(f"{show}: the fleet did not start")
+            sys.exit(f"{NAME}: the fleet did not start")
         stood = time.monotonic()
         print(f"the fleet stands after {stood - began:.0f} s; "
               f"truth of {truth.stat().st_size} bytes written before that", flush=True)
@@ -92,34 +110,32 @@ def main(seed, show="path-3", nodes=20, pods=80):
         while time.monotonic() - stood < ready["compareAfterSecs"]:
             for name, process in (("fleet", fleet), ("controller", controller)):
                 if process.poll() is not None:
-                    sys.exit(f"{show}: the {name} has ended with {process.returncode}; see {OUT}")
+                    sys.exit(f"{NAME}: the {name} has ended with {process.returncode}; see {OUT}")
             time.sleep(0.5)
-        status = output([PROGRAMS / "gpu-autoscaler", "status", "-o", "json",
-                         "--server", f"http://127.0.0.1:{port}"])
+        server = f"http://127.0.0.1:{port}"
+        status = output([PROGRAMS / "gpu-autoscaler", "status", "-o", "json", "--server", server])
         (OUT / "status.json").write_text(status, encoding="utf-8")
-        agree, lines = True, []
-        if show == "waste-1":
-            saving = json.loads(status)["totals"]["savingPerHour"]
-            agree, lines = totals_agree(f"http://127.0.0.1:{port}", saving)
         events = output([*kubectl, "get", "events", "--all-namespaces", "-o", "json"])
         (OUT / "events.json").write_text(events, encoding="utf-8")
+        wrong = disagreements(server)
     finally:
         end(controller)
         end(fleet)
     result = subprocess.run(
         [sys.executable, "tests/compare_truth.py", truth, OUT / "status.json", OUT / "events.json"],
         stdout=subprocess.PIPE, text=True)
-    table = result.stdout.splitlines() + lines
-    print("\n".join(table))
-    passed = result.returncode == 0 and agree
+    print(result.stdout, end="")
+    for line in wrong:
+        print(f"disagreement: {line}")
+    holds = result.returncode == 0 and not wrong
     took = time.monotonic() - began
     print(f"seed {seed}, {took:.0f} s")
-    OUT.with_suffix(".json").write_text(json.dumps({
-        "show": show, "seed": seed, "passed": passed, "seconds": round(took),
-        "windowSecs": window, "nodes": nodes, "pods": pods, "table": table,
+    Path(f"target/show/{NAME}.json").write_text(json.dumps({
+        "show": NAME, "seed": seed, "passed": holds, "seconds": round(took),
+        "windowSecs": window, "table": result.stdout.splitlines(), "disagreements": wrong,
     }, indent=2) + "\n", encoding="utf-8")
-    return 0 if passed else 1
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:5])))
+    sys.exit(main(int(sys.argv[1])))

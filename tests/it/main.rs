@@ -3,7 +3,9 @@
 #![allow(missing_docs, reason = "a test binary has no users of its items")]
 
 mod chart;
+mod cli;
 mod control_plane;
 mod controller;
 mod packing;
 mod prometheus;
+mod telemetry;

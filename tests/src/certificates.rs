@@ -45,8 +45,25 @@ impl CertificateAuthority {
     /// What the cryptography library answers, for example to a name that is not ASCII.
     pub fn server(&self, names: &[&str]) -> Result<Certificate, rcgen::Error> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut parameters = CertificateParams::new(names)?;
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(CertificateParams::new(names)?, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A client certificate with this common name.
+    ///
+    /// # Errors
+    /// What the cryptography library answers.
+    pub fn client(&self, name: &str) -> Result<Certificate, rcgen::Error> {
+        let mut parameters = CertificateParams::new(Vec::<String>::new())?;
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        self.sign(parameters, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(
+        &self,
+        mut parameters: CertificateParams,
+        purpose: ExtendedKeyUsagePurpose,
+    ) -> Result<Certificate, rcgen::Error> {
+        parameters.extended_key_usages = vec![purpose];
         parameters.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = parameters.signed_by(&key, &self.issuer)?;

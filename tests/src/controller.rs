@@ -56,8 +56,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts one, without Prometheus, logging into `folder`; as the administrator of `cluster`
-    /// unless `further` names a kubeconfig.
+    /// Starts one, logging into `folder`: without Prometheus and as the administrator of `cluster`,
+    /// unless `further` names a Prometheus or a kubeconfig.
     ///
     /// # Errors
     /// No port could be had, or the process could not be started.
@@ -71,11 +71,15 @@ impl Controller {
         let mut arguments = vec![
             format!("--metrics-bind-address={}", served.address()),
             format!("--health-probe-bind-address={}", probes.address()),
-            "--prometheus-url=".to_owned(),
             "--leader-election-namespace=default".to_owned(),
         ];
-        if !further.iter().any(|flag| flag.starts_with("--kubeconfig=")) {
-            arguments.push(format!("--kubeconfig={}", cluster.kubeconfig().display()));
+        for (flag, value) in [
+            ("--kubeconfig=", cluster.kubeconfig().display().to_string()),
+            ("--prometheus-url=", String::new()),
+        ] {
+            if !further.iter().any(|given| given.starts_with(flag)) {
+                arguments.push(format!("{flag}{value}"));
+            }
         }
         arguments.extend(HASTY.map(str::to_owned));
         arguments.extend(further.iter().cloned());

@@ -62,6 +62,11 @@ impl Exporter {
         self.gpus.lock().expect("no holder panics").push(gpu);
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://{}/metrics", self.address)

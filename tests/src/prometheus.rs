@@ -39,6 +39,22 @@ pub struct Options {
     pub targets: Vec<Target>,
 }
 
+/// What few tests want beside [`Options`].
+#[derive(Debug, Clone, Default)]
+pub struct Extras {
+    /// Files of recording and alerting rules.
+    pub rules: Vec<PathBuf>,
+    /// Further flags, such as `--query.max-samples=1000`.
+    pub arguments: Vec<String>,
+    /// The file `web.config`: certificates and users. Who may not ask is refused then, [`Prometheus`]
+    /// itself included, which knows from the log alone that the server is ready.
+    pub web: Option<Value>,
+    /// A store that is asked beside its own.
+    pub remote_read: Option<String>,
+    /// Samples of the past that it has from the start: OpenMetrics text with times.
+    pub history: Option<String>,
+}
+
 /// An exporter, scraped at `http://address/metrics`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -91,6 +107,7 @@ pub enum PrometheusError {
 pub struct Prometheus {
     process: Process,
     port: LoopbackPort,
+    scheme: &'static str,
     // Last, so that the process is gone when it is removed.
     scratch: ScratchDir,
 }
@@ -101,31 +118,39 @@ impl Prometheus {
     /// # Errors
     /// [`PrometheusError::Missing`] names the package; all others say what failed.
     pub fn start(options: &Options) -> Result<Self, PrometheusError> {
-        Self::start_with_rules(options, &[])
+        Self::start_with(options, &Extras::default())
     }
 
-    /// As [`Prometheus::start`], with these files of recording and alerting rules.
+    /// As [`Prometheus::start`], with more.
     ///
     /// # Errors
     /// As [`Prometheus::start`]; a rule that cannot be parsed ends Prometheus.
-    pub fn start_with_rules(options: &Options, rules: &[PathBuf]) -> Result<Self, PrometheusError> {
+    pub fn start_with(options: &Options, extras: &Extras) -> Result<Self, PrometheusError> {
         let program = Program::Prometheus.find()?;
         let scratch = ScratchDir::create("prometheus").map_err(PrometheusError::Prepare)?;
         let port = LoopbackPort::reserve().map_err(PrometheusError::Prepare)?;
         write_targets(scratch.path(), &options.targets).map_err(PrometheusError::Prepare)?;
         let config = scratch
-            .write("prometheus.yml", &configuration(options, rules).to_string())
+            .write("prometheus.yml", &configuration(options, extras).to_string())
             .map_err(PrometheusError::Prepare)?;
-        let command = CommandLine::new(
-            program,
-            [
-                format!("--config.file={}", config.display()),
-                format!("--storage.tsdb.path={}", scratch.join("data").display()),
-                format!("--web.listen-address={}", port.address()),
-            ],
-        );
+        if let Some(text) = &extras.history {
+            backfill(&program, &scratch, text).map_err(PrometheusError::Prepare)?;
+        }
+        let mut arguments = vec![
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", scratch.join("data").display()),
+            format!("--web.listen-address={}", port.address()),
+        ];
+        if let Some(web) = &extras.web {
+            let file = scratch.write("web.yml", &web.to_string());
+            let file = file.map_err(PrometheusError::Prepare)?;
+            arguments.push(format!("--web.config.file={}", file.display()));
+        }
+        arguments.extend(extras.arguments.iter().cloned());
+        let command = CommandLine::new(program, arguments);
         let process = Process::start(command, &scratch.join("prometheus.log"))?;
-        let mut this = Self { process, port, scratch };
+        let scheme = if extras.web.is_some() { "https" } else { "http" };
+        let mut this = Self { process, port, scheme, scratch };
         this.wait_until_ready()?;
         Ok(this)
     }
@@ -135,15 +160,24 @@ impl Prometheus {
     /// # Panics
     /// When Prometheus does not start; and instead of skipping under `REQUIRE_ALL=1`.
     pub fn start_or_skip(options: &Options) -> Option<Self> {
-        Self::start_with_rules_or_skip(options, &[])
+        Self::start_with_or_skip(options, &Extras::default())
     }
 
-    /// As [`Prometheus::start_with_rules`] for a test, as [`Prometheus::start_or_skip`].
+    /// As [`Prometheus::start_with`] for a test, with these rules.
     ///
     /// # Panics
     /// As [`Prometheus::start_or_skip`].
     pub fn start_with_rules_or_skip(options: &Options, rules: &[PathBuf]) -> Option<Self> {
-        match Self::start_with_rules(options, rules) {
+        let extras = Extras { rules: rules.to_vec(), ..Extras::default() };
+        Self::start_with_or_skip(options, &extras)
+    }
+
+    /// As [`Prometheus::start_with`] for a test, as [`Prometheus::start_or_skip`].
+    ///
+    /// # Panics
+    /// As [`Prometheus::start_or_skip`].
+    pub fn start_with_or_skip(options: &Options, extras: &Extras) -> Option<Self> {
+        match Self::start_with(options, extras) {
             Ok(this) => Some(this),
             Err(PrometheusError::Missing(missing)) => {
                 skip_or_fail(&missing.to_string());
@@ -153,9 +187,9 @@ impl Prometheus {
         }
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, `https` with [`Extras::web`].
     pub fn url(&self) -> String {
-        format!("http://{}", self.port.address())
+        format!("{}://{}", self.scheme, self.port.address())
     }
 
     /// The process, to pause, resume or kill it.
@@ -206,6 +240,10 @@ impl Prometheus {
             if let Some(status) = self.process.exit_status() {
                 return Err(format!("ended by itself: {status}"));
             }
+            if self.scheme == "https" {
+                let log = fs::read_to_string(self.process.log()).unwrap_or_default();
+                return Ok(log.contains("Server is ready to receive web requests").then_some(()));
+            }
             match self.get("/-/ready") {
                 Ok(_) => Ok(Some(())),
                 Err(error) => {
@@ -252,12 +290,27 @@ impl Drop for Prometheus {
     }
 }
 
+/// Writes samples of the past where `prometheus` will look for its own.
+fn backfill(prometheus: &Path, scratch: &ScratchDir, text: &str) -> io::Result<()> {
+    let history = scratch.write("history.om", text)?;
+    // It comes with Prometheus.
+    let made = std::process::Command::new(prometheus.with_file_name("promtool"))
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([&history, &scratch.join("data")])
+        .output()?;
+    let why = || io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned());
+    if made.status.success() { Ok(()) } else { Err(why()) }
+}
+
 /// The configuration; JSON is YAML.
-fn configuration(options: &Options, rules: &[PathBuf]) -> Value {
+fn configuration(options: &Options, extras: &Extras) -> Value {
+    let remote_read = extras.remote_read.iter();
+    let remote_read = remote_read.map(|url| json!({ "url": url, "read_recent": true }));
     let interval = format!("{}ms", options.scrape_interval.as_millis());
     json!({
         "global": { "scrape_interval": interval, "scrape_timeout": interval },
-        "rule_files": rules,
+        "rule_files": extras.rules,
+        "remote_read": remote_read.collect::<Vec<_>>(),
         "scrape_configs": [{
             "job_name": "exporters",
             "honor_labels": options.honor_labels,

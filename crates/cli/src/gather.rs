@@ -1,6 +1,8 @@
 //! Reads everything that a source holds, once, into what `reconcile` takes.
 
+use std::iter;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,11 +10,13 @@ use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::dump;
 use gpu_autoscaler_k8s::snapshot::{Snapshot, snapshot};
 use gpu_autoscaler_k8s::watch::Resource;
-use gpu_autoscaler_model::{Delta, GpuSample, Interval, Scrape, Timestamp};
+use gpu_autoscaler_model::{Delta, GpuSample, Interval, Scrape, ScrapeFailure, Timestamp};
 use gpu_autoscaler_reconciler::Policy;
+use gpu_autoscaler_telemetry::connection::{Connection, Credentials};
 use gpu_autoscaler_telemetry::dcgm::Origin;
 use gpu_autoscaler_telemetry::http;
-use gpu_autoscaler_telemetry::prometheus::{Prometheus, read_answer};
+use gpu_autoscaler_telemetry::prometheus::Prometheus;
+use gpu_autoscaler_telemetry::prometheus::history::{History, read_answer};
 use gpu_autoscaler_telemetry::scrape::{self, Target};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,9 +108,9 @@ pub async fn samples(
         samples.extend(metrics(file, now)?);
     }
     if let Some(url) = args.prometheus() {
-        let (more, scrape) = prometheus(&url, now, policy.waste.window).await?;
+        let (more, read) = prometheus(&url, now, policy.waste.window).await?;
         samples.extend(more);
-        scrapes.push(scrape);
+        scrapes.extend(read);
     }
     for (more, scrape) in exporters(args, now).await? {
         samples.extend(more);
@@ -153,16 +157,25 @@ fn gaps(found: &Snapshot) -> Vec<String> {
     missing.chain(malformed).collect()
 }
 
-/// Asks a Prometheus for the window that ends now.
+/// Asks a Prometheus for the window that ends now; what it lacks is a scrape that failed.
 pub async fn prometheus(
     url: &str,
     now: Timestamp,
     window: Duration,
-) -> Result<(Vec<GpuSample>, Scrape)> {
+) -> Result<(Vec<GpuSample>, Vec<Scrape>)> {
     let address = http::address(url).context("read the address of Prometheus")?;
-    let prometheus = Prometheus::new(http::client()?, address);
-    let interval = Interval { start: now.before(window), end: now };
-    Ok(prometheus.history(interval).await)
+    let connection = Connection::new(Credentials::default());
+    let mut history = History::new(Prometheus::new(connection, address));
+    let target: Arc<str> = history.prometheus().shown().to_string().into();
+    let read = |result| Scrape { at: now, target: Arc::clone(&target), result };
+    Ok(match history.read(Interval { start: now.before(window), end: now }).await {
+        Ok(found) => {
+            let lacking = found.lacking().map(|why| Err(ScrapeFailure { why: why.into() }));
+            let results = iter::once(Ok(found.counts)).chain(lacking);
+            (found.samples, results.map(read).collect())
+        }
+        Err(error) => (Vec::new(), vec![read(Err(scrape::read_failure(&error)))]),
+    })
 }
 
 async fn exporters(args: &SourceArgs, now: Timestamp) -> Result<Vec<(Vec<GpuSample>, Scrape)>> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gpu_autoscaler_model::NodeName;
 
+use crate::prometheus_flags::PrometheusFlags;
+
 /// Observes the GPUs of a Kubernetes cluster and says which are wasted.
 ///
 /// Flags of earlier releases keep their names and defaults.
@@ -52,14 +54,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Prometheus that scrapes the DCGM exporters; empty for none.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PROMETHEUS_URL",
-        default_value = "http://prometheus-operated.gpu-autoscaler-system.svc:9090"
-    )]
-    pub prometheus_url: String,
+    /// Prometheus.
+    #[command(flatten)]
+    pub prometheus: PrometheusFlags,
 
     /// A DCGM exporter to scrape directly, as `URL` or `NODE=URL`; may be repeated.
     #[arg(long = "exporter", value_name = "NODE=URL", value_parser = exporter)]
@@ -281,6 +278,23 @@ mod tests {
         let given = parse(&["--exporter", "http://h:9400/metrics?a=b"]).expect("valid");
         assert_eq!(given.exporters[0].node, None);
         assert!(parse(&["--exporter=gpu-0"]).is_err());
+    }
+
+    #[test]
+    fn no_half_of_a_secret_and_no_two_ways_to_say_who_asks() {
+        assert!(parse(&["--prometheus-username=u", "--prometheus-password-file=/p"]).is_ok());
+        for bad in [
+            &["--prometheus-username=u"][..],
+            &["--prometheus-cert-file=/c"],
+            &["--prometheus-key-file=/k"],
+            &[
+                "--prometheus-bearer-token-file=/t",
+                "--prometheus-username=u",
+                "--prometheus-password-file=/p",
+            ],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct TelemetryHealth {
     pub asked: bool,
     /// Sources that could not be read the last time, and why.
     pub failing: Vec<(Arc<str>, Arc<str>)>,
+    /// Sources that answered in part the last time, and what is missing. What they lack is not
+    /// known, which is no reason to refuse what is.
+    pub partial: Vec<(Arc<str>, Arc<str>)>,
     /// Sources in all.
     pub sources: usize,
 }
@@ -96,6 +99,9 @@ impl Health {
                 Some(fault) => writeln!(text, "[-] {name}: {fault}"),
             };
             good &= fault.is_none();
+        }
+        for (target, lacking) in &self.telemetry.borrow().partial {
+            let _ = writeln!(text, "[!] telemetry of {target}: {}", clip(lacking));
         }
         (good, text)
     }

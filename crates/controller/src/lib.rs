@@ -17,6 +17,7 @@ pub mod http;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
+pub mod prometheus_flags;
 pub mod routes;
 
 mod clock;

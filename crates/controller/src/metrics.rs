@@ -54,6 +54,7 @@ pub struct Metrics {
     write_wait: Sum,
     samples: Counter,
     telemetry_failing: Gauge,
+    telemetry_partial: Gauge,
     watch_objects: Family<ByKind, Gauge>,
     watch_malformed: Family<ByKind, Gauge>,
     watch_synced: Family<ByKind, Gauge>,
@@ -87,6 +88,7 @@ impl Metrics {
             write_wait: Sum::default(),
             samples: Counter::default(),
             telemetry_failing: Gauge::default(),
+            telemetry_partial: Gauge::default(),
             watch_objects: Family::default(),
             watch_malformed: Family::default(),
             watch_synced: Family::default(),
@@ -120,6 +122,7 @@ impl Metrics {
             write_wait "gpu_autoscaler_write_wait_seconds" "Time that effects waited for the write rate";
             samples "gpu_autoscaler_samples" "Samples taken in";
             telemetry_failing "gpu_autoscaler_telemetry_sources_failing" "Sources of telemetry that cannot be read";
+            telemetry_partial "gpu_autoscaler_telemetry_sources_partial" "Sources of telemetry that answer in part";
             watch_objects "gpu_autoscaler_watch_objects" "Objects known of each kind";
             watch_malformed "gpu_autoscaler_watch_malformed_objects" "Objects that cannot be read";
             watch_synced "gpu_autoscaler_watch_synced" "1 when everything that exists was seen";
@@ -176,6 +179,7 @@ impl Metrics {
     pub fn observe(&self, health: &Health) {
         self.leader.set(i64::from(health.leadership.may_write().is_some()));
         self.telemetry_failing.set(count(health.telemetry.borrow().failing.len()));
+        self.telemetry_partial.set(count(health.telemetry.borrow().partial.len()));
         for (resource, watch) in &health.watches {
             let label = ByKind { kind: resource.kind().as_str() };
             let watch = watch.borrow();

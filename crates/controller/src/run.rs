@@ -13,7 +13,7 @@ use gpu_autoscaler_k8s::watch::{Resource, WatchSettings, Watcher};
 use gpu_autoscaler_model::{PriceBook, View};
 use gpu_autoscaler_reconciler::Policy;
 use gpu_autoscaler_telemetry::http as telemetry_http;
-use gpu_autoscaler_telemetry::prometheus::Prometheus;
+use gpu_autoscaler_telemetry::prometheus::history::History;
 use gpu_autoscaler_telemetry::scrape::Target;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -143,13 +143,7 @@ fn policy(arguments: &Arguments) -> Result<Policy> {
 
 fn sources(arguments: &Arguments) -> Result<Sources> {
     let client = telemetry_http::client().context("make a client of telemetry")?;
-    let prometheus = match arguments.prometheus_url.as_str() {
-        "" => None,
-        text => {
-            let url = telemetry_http::address(text).context("read `--prometheus-url`")?;
-            Some(Prometheus::new(client.clone(), url))
-        }
-    };
+    let prometheus = arguments.prometheus.server()?.map(History::new);
     let mut targets = Vec::new();
     for exporter in &arguments.exporters {
         let url = telemetry_http::address(&exporter.url).context("read `--exporter`")?;

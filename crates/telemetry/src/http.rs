@@ -1,9 +1,11 @@
 //! Bounded reading over HTTP.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Client, RequestBuilder, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
 use thiserror::Error;
 
 /// How much and how long is read at most.
@@ -18,9 +20,8 @@ pub struct Limits {
 impl Limits {
     /// An exporter of a node with 16 GPUs in 112 instances writes about 1 MiB.
     pub const SCRAPE: Self = Self { time: Duration::from_secs(10), body_bytes: 16 << 20 };
-    /// Prometheus itself stops a query after two minutes; a reply for 80,000 GPUs is about
-    /// 200 bytes a series and metric.
-    pub const QUERY: Self = Self { time: Duration::from_secs(60), body_bytes: 256 << 20 };
+    /// A part of a fleet's last minutes; what is larger is asked for in smaller parts.
+    pub const QUERY: Self = Self { time: Duration::from_secs(30), body_bytes: 64 << 20 };
 }
 
 /// An address without what must not be shown: credentials and query.
@@ -64,6 +65,23 @@ pub enum ReadError {
     /// The client could not be made, as when the system's certificates cannot be read.
     #[error("set up the HTTP client")]
     Client(#[source] reqwest::Error),
+    /// A file of credentials cannot be read.
+    #[error("read `{}`", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of credentials cannot be used. What it holds is not shown.
+    #[error("`{}` {what}", path.display())]
+    Secret {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// No connection, or it broke off.
     #[error("{address} does not answer")]
     Connection {
@@ -129,12 +147,14 @@ pub fn address(text: &str) -> Result<Url, ReadError> {
 /// # Errors
 /// [`ReadError::Client`] when it cannot be made.
 pub fn client() -> Result<Client, ReadError> {
+    client_builder().build().map_err(ReadError::Client)
+}
+
+pub(crate) fn client_builder() -> ClientBuilder {
     Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
         .user_agent(concat!("gpu-autoscaler/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(ReadError::Client)
 }
 
 /// Sends the request and reads the body within the limits.
@@ -178,6 +198,6 @@ async fn exchange(
     if status.is_success() {
         return Ok(body);
     }
-    let body = String::from_utf8_lossy(&body).trim().chars().take(200).collect();
+    let body = String::from_utf8_lossy(&body).trim().chars().take(1000).collect();
     Err(ReadError::Status { address: address.clone(), status: status.as_u16(), body })
 }

@@ -8,8 +8,11 @@
 //! - A value that cannot be is dropped and noted, never bent; one bad line never costs another.
 //! - Every input is bounded: size of a body, length of a line, labels of a series, time of a call.
 //! - No threshold and no verdict: whether a GPU is idle is decided in `analysis`.
-//! - Addresses are logged and reported without credentials.
+//! - Addresses are logged and reported without credentials, and files of secrets by name alone.
+//! - A part that could not be read is named; it is never read as zero, nor as the whole.
 
+#[cfg(feature = "client")]
+pub mod connection;
 pub mod dcgm;
 pub mod exposition;
 #[cfg(feature = "client")]

@@ -1,31 +1,66 @@
-//! DCGM exporter's series asked of Prometheus.
+//! Prometheus' HTTP API: instant and range queries, and which series there are.
 //!
-//! Source: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
+//! Source: <https://prometheus.io/docs/prometheus/latest/querying/api/>; Thanos, Mimir,
+//! VictoriaMetrics and the clouds' stores answer the same.
 
-use std::borrow::Cow;
+mod answer;
+pub mod history;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use gpu_autoscaler_model::{GpuSample, Interval, NodeName, Scrape, ScrapeCounts, Timestamp};
-use reqwest::{Client, Url};
-use serde::Deserialize;
-use tracing::{debug, warn};
+use gpu_autoscaler_model::{Interval, Timestamp};
+use reqwest::Url;
+use serde::de::DeserializeOwned;
+use tracing::warn;
 
-use crate::dcgm::{self, METRICS, Origin};
-use crate::exposition::Series;
+use crate::connection::Connection;
 use crate::http::{self, Limits, ReadError, Shown};
-use crate::scrape::failure;
+use answer::{Matrix, Reply, Vector};
+
+/// Longest form that is sent as part of the address, in bytes. Proxies that let only `GET` pass
+/// are served as far as an address may be long; what is longer is posted.
+const ADDRESS_BYTES_MAX: usize = 2000;
+
+/// Names and values that tell a series from others.
+pub type Labels = BTreeMap<String, String>;
 
 /// A Prometheus server, or anything that speaks its query API.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
-    client: Client,
+    connection: Arc<Connection>,
     base: Url,
+}
+
+/// What was answered, and what the server says is lacking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer<T> {
+    /// What was found. With warnings it may be a part only.
+    pub found: T,
+    /// In the server's words. Servers that ask others, such as Thanos, answer in part where one of
+    /// those does not.
+    pub warnings: Vec<String>,
+}
+
+/// One series of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// Which series.
+    pub labels: Labels,
+    /// Its values in the order of time; a value is not looked at and may be NaN or infinite.
+    pub points: Vec<(Timestamp, f64)>,
 }
 
 impl Prometheus {
     /// At `base`, such as `http://prometheus:9090` or an address with a path prefix.
-    pub fn new(client: Client, base: Url) -> Self {
-        Self { client, base }
+    pub fn new(connection: Connection, mut base: Url) -> Self {
+        if connection.authorizes() {
+            // Else what the address holds would be sent as a second header of the same name.
+            let _ = base.set_username("");
+            let _ = base.set_password(None);
+        }
+        Self { connection: Arc::new(connection), base }
     }
 
     /// Its address without credentials.
@@ -33,162 +68,140 @@ impl Prometheus {
         Shown::of(&self.base)
     }
 
-    /// All values within `interval`, each with the time at which it was scraped.
-    pub async fn history(&self, interval: Interval) -> (Vec<GpuSample>, Scrape) {
+    /// The value of each series that `query` finds at `at`.
+    ///
+    /// The server takes values up to five minutes old for values of `at`; where that matters,
+    /// `query` holds a range selector.
+    ///
+    /// # Errors
+    /// Those of reading; [`ReadError::Body`] also where the query gives no vector.
+    pub async fn instant(
+        &self,
+        at: Timestamp,
+        query: &str,
+    ) -> Result<Answer<Vec<Line>>, ReadError> {
+        let form = [("query", query.to_owned()), ("time", seconds(at)), timeout()];
+        let answer: Answer<Vector> = self.ask("query", &form).await?;
+        Ok(Answer { found: answer.found.lines(), warnings: answer.warnings })
+    }
+
+    /// The values that `query` has every `step` within `interval`, both ends included.
+    ///
+    /// # Errors
+    /// As [`Prometheus::instant`]; the server refuses more than 11,000 steps.
+    pub async fn range(
+        &self,
+        interval: Interval,
+        step: Duration,
+        query: &str,
+    ) -> Result<Answer<Vec<Line>>, ReadError> {
+        let form = [
+            ("query", query.to_owned()),
+            ("start", seconds(interval.start)),
+            ("end", seconds(interval.end)),
+            ("step", format!("{}", step.as_secs_f64())),
+            timeout(),
+        ];
+        let answer: Answer<Matrix> = self.ask("query_range", &form).await?;
+        Ok(Answer { found: answer.found.lines(), warnings: answer.warnings })
+    }
+
+    /// The series that `selector` finds and that had a value within `interval`.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn series(
+        &self,
+        interval: Interval,
+        selector: &str,
+    ) -> Result<Answer<Vec<Labels>>, ReadError> {
+        let form = [
+            ("match[]", selector.to_owned()),
+            ("start", seconds(interval.start)),
+            ("end", seconds(interval.end)),
+        ];
+        self.ask("series", &form).await
+    }
+
+    /// The values as they were scraped in the `length` before `at`.
+    async fn scraped(
+        &self,
+        at: Timestamp,
+        length: Duration,
+        selector: &str,
+    ) -> Result<Answer<Matrix>, ReadError> {
         // A range selector gives scrape times; an instant one would give the time of the query to
         // values up to five minutes old and make a dead exporter look alive.
-        let secs = interval.millis().div_ceil(1000).max(1);
-        self.samples(interval.end, &format!("{}[{secs}s]", selector())).await
+        let query = format!("{selector}[{}ms]", length.as_millis().max(1));
+        self.ask("query", &[("query", query), ("time", seconds(at)), timeout()]).await
     }
 
-    async fn samples(&self, at: Timestamp, query: &str) -> (Vec<GpuSample>, Scrape) {
-        let target = self.shown().to_string().into();
-        match self.query(at, query).await {
-            Ok(found) => {
-                let (samples, counts) = found.samples(at);
-                (samples, Scrape { at, target, result: Ok(counts) })
-            }
-            Err(error) => (Vec::new(), Scrape { at, target, result: Err(failure(&error)) }),
-        }
-    }
-
-    /// One instant query. Sent as a form, because a query may be longer than an address may be.
-    async fn query(&self, at: Timestamp, query: &str) -> Result<Matrix, ReadError> {
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        endpoint: &str,
+        form: &[(&str, String)],
+    ) -> Result<Answer<T>, ReadError> {
         let mut url = self.base.clone();
-        let path = format!("{}/api/v1/query", url.path().trim_end_matches('/'));
-        url.set_path(&path);
+        url.set_path(&format!("{}/api/v1/{endpoint}", url.path().trim_end_matches('/')));
         let shown = Shown::of(&url);
-        let time = format!("{}.{:03}", at.as_millis() / 1000, at.as_millis().rem_euclid(1000));
-        let form = [("query", query), ("time", &time)];
-        let body = http::read(self.client.post(url).form(&form), &shown, Limits::QUERY).await?;
+        let mut long = url.clone();
+        long.query_pairs_mut().extend_pairs(form);
+        let request = self.connection.request(|client| {
+            if long.as_str().len() <= ADDRESS_BYTES_MAX {
+                client.get(long)
+            } else {
+                client.post(url).form(form)
+            }
+        });
+        let body = http::read(request.await?, &shown, Limits::QUERY).await;
+        let body = body.map_err(answer::in_words)?;
         let refuse = |found: String| ReadError::Body {
             address: shown.clone(),
             expected: "Prometheus reply",
             found,
         };
-        let reply: Reply = serde_json::from_slice(&body).map_err(|e| refuse(e.to_string()))?;
+        let reply: Reply<T> = serde_json::from_slice(&body).map_err(|e| refuse(e.to_string()))?;
         for warning in &reply.warnings {
             warn!(address = %shown, warning, "prometheus answers in part");
         }
         match (reply.data, reply.error) {
-            (Some(matrix), None) => Ok(matrix),
+            (Some(found), None) => Ok(Answer { found, warnings: reply.warnings }),
             (_, error) => Err(refuse(error.unwrap_or_else(|| "no data".into()))),
         }
     }
 }
 
-/// Text that is no answer of Prometheus to a query with a range.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no answer of Prometheus to a query with a range such as `DCGM_FI_DEV_GPU_UTIL[1h]`: {why}"
-)]
-pub struct AnswerError {
-    /// Why.
-    pub why: String,
+/// After this time the server itself gives a query up, a little before we do.
+fn timeout() -> (&'static str, String) {
+    ("timeout", format!("{}s", Limits::QUERY.time.as_secs().saturating_sub(1)))
 }
 
-/// Reads an answer that was saved, as by `curl -d query=… http://prometheus:9090/api/v1/query`.
-/// `at` counts for nothing but values without a time, of which such an answer has none.
-///
-/// # Errors
-/// [`AnswerError`] when it is none, or tells of an error.
-pub fn read_answer(
-    body: &[u8],
-    at: Timestamp,
-) -> Result<(Vec<GpuSample>, ScrapeCounts), AnswerError> {
-    let reply: Result<Reply, _> = serde_json::from_slice(body);
-    let reply = reply.map_err(|error| AnswerError { why: error.to_string() })?;
-    match (reply.data, reply.error) {
-        (Some(matrix), None) => Ok(matrix.samples(at)),
-        (_, error) => Err(AnswerError { why: error.unwrap_or_else(|| "no data".to_owned()) }),
-    }
+fn seconds(at: Timestamp) -> String {
+    let millis = at.as_millis();
+    format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000))
 }
 
-/// Selects all counters that are read, in one query.
-fn selector() -> String {
-    format!("{{__name__=~\"{}\"}}", METRICS.join("|"))
+/// `text` as a string of PromQL.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-#[derive(Deserialize)]
-struct Reply {
-    data: Option<Matrix>,
-    error: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Matrix {
-    result: Vec<MatrixSeries>,
-}
-
-#[derive(Deserialize)]
-struct MatrixSeries {
-    metric: BTreeMap<String, String>,
-    #[serde(default)]
-    values: Vec<(f64, String)>,
-}
-
-impl Matrix {
-    /// Values of one exporter and instant belong together: they are one scrape.
-    fn samples(&self, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
-        let mut scrapes: BTreeMap<(&str, i64), Vec<Series<'_>>> = BTreeMap::new();
-        let mut dropped = 0_u32;
-        for series in &self.result {
-            let name = series.metric.get("__name__").map_or("", String::as_str);
-            let instance = series.metric.get("instance").map_or("", String::as_str);
-            for (secs, value) in &series.values {
-                // Prometheus writes milliseconds as decimals; the product is within 2^53.
-                let millis = (secs * 1000.0).round() as i64;
-                let Ok(value) = value.parse() else {
-                    debug!(name, value, "drop value");
-                    dropped = dropped.saturating_add(1);
-                    continue;
-                };
-                let labels = series.metric.iter();
-                let labels = labels.map(|(k, v)| (k.as_str(), Cow::Borrowed(v.as_str()))).collect();
-                let timestamp_millis = Some(millis);
-                let series = Series { name, labels, value, timestamp_millis };
-                scrapes.entry((instance, millis)).or_default().push(series);
-            }
+/// A regular expression that matches exactly one of `texts`. Source: RE2, `QuoteMeta`.
+fn one_of<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let mut expression = String::new();
+    for (at, text) in texts.into_iter().enumerate() {
+        if at > 0 {
+            expression.push('|');
         }
-        let mut all = Vec::new();
-        for series in scrapes.into_values() {
-            let origin = Origin { at, node: None::<NodeName> };
-            let (mut samples, faults) = dcgm::samples(series, &origin);
-            for fault in &faults {
-                debug!(dropped = %fault, "drop series");
+        for char in text.chars() {
+            if r"\.+*?()|[]{}^$".contains(char) {
+                expression.push('\\');
             }
-            dropped = dropped.saturating_add(u32::try_from(faults.len()).unwrap_or(u32::MAX));
-            all.append(&mut samples);
+            expression.push(char);
         }
-        all.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.device.cmp(&b.device)));
-        let samples = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        (all, ScrapeCounts { samples, dropped })
     }
+    expression
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scrapes_are_told_apart_by_exporter_and_time() {
-        let series = |metric: &str, values: &str| {
-            format!(
-                r#"{{"metric":{{"__name__":"{metric}","UUID":"GPU-1","node":"n1","instance":"a"}},
-                    "values":{values}}}"#
-            )
-        };
-        let text = format!(
-            r#"{{"status":"success","data":{{"resultType":"matrix","result":[{},{}]}}}}"#,
-            series("DCGM_FI_PROF_SM_ACTIVE", r#"[[10.5,"0.25"],[20.5,"0.75"],[30.5,"x"]]"#),
-            series("DCGM_FI_DEV_FB_USED", r#"[[10.5,"100"]]"#),
-        );
-        let reply: Reply = serde_json::from_str(&text).expect("valid");
-        let (samples, counts) = reply.data.expect("data").samples(Timestamp::EPOCH);
-        assert_eq!(counts, ScrapeCounts { samples: 2, dropped: 1 });
-        assert_eq!(samples[0].at.as_millis(), 10_500);
-        assert!(samples[0].fb_used.is_some() && samples[1].fb_used.is_none());
-    }
-}
+mod tests;

@@ -26,13 +26,13 @@ pub async fn scrape(client: &Client, target: &Target, at: Timestamp) -> (Vec<Gpu
             let (samples, counts) = read_text(&body, &Origin { at, node: target.node.clone() });
             (samples, Ok(counts))
         }
-        Err(error) => (Vec::new(), Err(failure(&error))),
+        Err(error) => (Vec::new(), Err(read_failure(&error))),
     };
     (samples, Scrape { at, target: shown.to_string().into(), result })
 }
 
 /// The chain of causes in one line.
-pub(crate) fn failure(error: &ReadError) -> ScrapeFailure {
+pub fn read_failure(error: &ReadError) -> ScrapeFailure {
     let mut why = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -119,6 +119,11 @@ impl Directory {
         }
     }
 
+    /// Whether somebody has removed it: nothing can be kept in it any more.
+    pub fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

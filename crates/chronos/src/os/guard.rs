@@ -45,7 +45,7 @@ impl Notice {
         let fail = |e: Errno| Fault::os("watch", directory.path().display(), e);
         let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
         let notice = inotify::init(flags).map_err(fail)?;
-        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
         inotify::add_watch(&notice, directory.path(), what).map_err(fail)?;
         Ok(Self(notice))
     }
@@ -170,6 +170,10 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
     let mut engine = Engine::new(host);
     let mut timers = Timers::default();
     loop {
+        if engine.world().runtime().is_removed() {
+            // Whoever removed the state has given up its leases; there is nothing to keep time for.
+            return Ok(());
+        }
         let watch = match engine.settle(Diligence::Full) {
             Ok(watch) => watch,
             Err(Error::Refused(_) | Error::Journal(_) | Error::World(_)) => {

@@ -1,5 +1,5 @@
-//! The real tool, killed at its system calls while it creates, extends, releases, expires and
-//! reaps: afterwards the state is whole, nothing that was acknowledged is lost, nothing is
+//! The real tool, killed at its system calls while it creates, extends, releases, suspends, resumes,
+//! expires and reaps: afterwards the state is whole, nothing that was acknowledged is lost, nothing is
 //! promised twice, nothing is left behind, and no other process was touched.
 //!
 //! `TIMES` is the number of kill points for each operation; 0 is every system call of each. As root
@@ -13,14 +13,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronos::audit;
-use chronos::lease::LeaseId;
+use chronos::engine::Engine;
+use chronos::expiry::Diligence;
+use chronos::lease::{LeaseId, Phase};
 use chronos::os::cgroup::Fences;
+use chronos::os::settings::{Access, Config};
+use chronos::os::{Host, Settings};
 use serde_json::json;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root};
 use crate::trace::{Traced, name, only_looks, trace};
 
-const GPUS: &str = "count=2,memory=10GiB";
+const GPUS: &str = "count=2,memory=10GiB,checkpoint=yes";
 
 /// One operation: what there is before, what is run, what may have become of the lease.
 struct Operation {
@@ -36,7 +40,7 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-const OPERATIONS: [Operation; 6] = [
+const OPERATIONS: [Operation; 8] = [
     Operation {
         name: "create",
         lease: "1h",
@@ -54,6 +58,18 @@ const OPERATIONS: [Operation; 6] = [
         lease: "1h",
         arguments: |id| words(&format!("release {id}")),
         may_end: true,
+    },
+    Operation {
+        name: "suspend",
+        lease: "1h",
+        arguments: |id| words(&format!("suspend {id}")),
+        may_end: false,
+    },
+    Operation {
+        name: "resume",
+        lease: "1h",
+        arguments: |id| words(&format!("resume {id}")),
+        may_end: false,
     },
     Operation { name: "expire", lease: "1ms", arguments: |_| words("list"), may_end: true },
     Operation { name: "reap", lease: "1ms", arguments: |_| words("reap"), may_end: true },
@@ -89,7 +105,41 @@ fn stage(operation: &Operation) -> Stage {
         let process = chronos::os::process::identify(member.0.id()).unwrap();
         fences.enclose(&LeaseId(id.clone()), &process).unwrap();
     }
+    if operation.name == "resume" {
+        sandbox.ok(&["suspend", &id]);
+    }
     Stage { sandbox, id, member, stranger }
+}
+
+/// A job runs when its lease is active and is stopped when it is suspended: at the latest once the
+/// next guard has looked.
+fn check_the_job(stage: &Stage, place: &str) {
+    let settings = Settings {
+        runtime: stage.sandbox.runtime(),
+        state: stage.sandbox.root().join("state"),
+        access: Access::Own,
+        cgroup_root: None,
+        backend: "fake".to_owned(),
+        fake: GPUS.to_owned(),
+        config: Config::default(),
+        config_file: None,
+        policy_file: stage.sandbox.root().join("policy.yaml"),
+    };
+    let mut guard = Engine::new(Host::open(&settings).unwrap());
+    guard.settle(Diligence::Full).unwrap();
+    let id = LeaseId(stage.id.clone());
+    let lease = guard.book().lease(&id).unwrap().clone();
+    assert_eq!(lease.mover, None, "{place}: nobody took it up");
+    let active = lease.phase == Phase::Active;
+    assert!(active || matches!(lease.phase, Phase::Suspended { .. }), "{place}: {:?}", lease.phase);
+    let events = Fences::find(None, &stage.sandbox.runtime())
+        .map(|fences| std::fs::read_to_string(fences.path(&id).join("cgroup.events")).unwrap());
+    let pid = stage.member.0.id();
+    let runs = match events {
+        Some(events) => events.contains("frozen 0"),
+        None => !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T "),
+    };
+    assert_eq!(runs, active, "{place}: the lease is {:?}, the job runs: {runs}", lease.phase);
 }
 
 fn traced_command(stage: &Stage, operation: &Operation) -> Command {
@@ -116,6 +166,9 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
     let gpus = chronos::os::gpu::fake::Fake::new(GPUS).gpus().unwrap();
     let over = audit::check(stage.sandbox.book().leases(), &gpus);
     assert!(over.is_empty(), "{place}: {}", over[0]);
+    if matches!(operation.name, "suspend" | "resume") {
+        check_the_job(stage, &place);
+    }
     // The GPU that was not leased before takes another half once or twice.
     let mut granted = 0;
     while stage.sandbox.run(&["create", "1", "0.5", "3600"]).status.success() {

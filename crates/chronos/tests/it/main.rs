@@ -18,6 +18,7 @@ mod model;
 mod network_fs;
 mod sandbox;
 mod scheduling;
+mod schema;
 mod trace;
 mod users;
 

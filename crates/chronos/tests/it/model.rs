@@ -499,6 +499,12 @@ impl World for Actor {
         Ok(())
     }
 
+    fn used(&mut self) -> Result<Vec<(u32, f64, Timestamp)>, Fault> {
+        self.step()?;
+        let machine = self.machine.borrow();
+        Ok(machine.history.values().map(|line| (line.uid, line.gpu_secs, line.ended)).collect())
+    }
+
     fn calendar(&mut self) -> Result<Vec<Reservation>, Fault> {
         self.step()?;
         Ok(self.machine.borrow().calendar.clone())
@@ -802,6 +808,50 @@ fn run(seed: u64) -> Result<(u64, u64), String> {
     run.end()?;
     let machine = run.machine.borrow();
     Ok((machine.kills, machine.steps))
+}
+
+#[test]
+fn what_a_user_used_is_remembered_across_a_reboot() {
+    let mut run = Run::new(1);
+    let mut engine = Engine::new(Actor::new(&run.machine, None));
+    let (caller, rules) = (run.caller(1_000), Policy::default());
+    let request = Request {
+        memory: MemoryAsk::Part(Ppm::WHOLE),
+        compute: None,
+        duration: Span::from_secs(3_600),
+        ..run.request()
+    };
+    let (binding, holder) = (Binding::Deadline, caller.process.clone());
+    let wish = Wish { request, binding, wait: None, holder };
+    let Answer::Granted(lease) = engine.create(&caller, &rules, &wish).unwrap() else {
+        panic!("an empty machine has room");
+    };
+    run.machine.borrow_mut().boot_nanos += 1_000 * 1_000_000_000;
+    engine.release(&caller, &lease.id, EndReason::Released, None).unwrap();
+    let gpus = lease.parts.len() as f64;
+    let used = |run: &Run| {
+        let machine = run.machine.borrow();
+        machine.book().usage(1_000, Boottime::from_nanos(machine.boot_nanos))
+    };
+    let before = used(&run);
+    assert!((1_000.0 * gpus..1_020.0 * gpus).contains(&before), "{before} GPU-seconds");
+    run.reboot();
+    // Half a day by the date, half of the half-life.
+    run.machine.borrow_mut().wall_offset += 43_200_000;
+    let mut engine = Engine::new(Actor::new(&run.machine, None));
+    // The first grant of a boot begins its book.
+    let other = run.caller(2_000);
+    engine.create(&other, &rules, &wish).unwrap();
+    let after = used(&run) / before;
+    assert!((0.69..0.72).contains(&after), "{after} of it are left after half a day");
+}
+
+/// Usage came back from its text with another last digit.
+#[test]
+fn the_book_that_is_read_is_the_book_that_was_written() {
+    for seed in [604, 889, 20_261_312] {
+        run(seed).unwrap_or_else(|why| panic!("seed={seed}: {why}"));
+    }
 }
 
 /// Asking twice to resume the same lease was an impossible journal.

@@ -40,7 +40,8 @@ async fn readiness_names_what_is_missing() {
     parts.nodes.send_modify(|health| health.synced = true);
     parts.budgets.send_modify(|health| (health.synced, health.absent) = (true, true));
     let failing = vec![("http://p:9090".into(), "refused".into())];
-    parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, sources: 2 });
+    let partial = vec![("http://p:9090".into(), "1 of 2 exporters are silent".into())];
+    parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, partial, sources: 2 });
     parts.writes.send_modify(|health| health.failed = Some((Instant::now(), "403\nno".into())));
     health.ticked();
     expect![[r#"
@@ -50,6 +51,7 @@ async fn readiness_names_what_is_missing() {
         [+] loop ok
         [+] lease ok
         [-] writes: the last one failed: 403 no
+        [!] telemetry of http://p:9090: 1 of 2 exporters are silent
     "#]]
     .assert_eq(&health.ready().1);
     assert!(!health.ready().0 && health.alive().0);
