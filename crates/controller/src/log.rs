@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -64,6 +64,8 @@ pub fn set_up(arguments: &Arguments) -> Result<Traces> {
         let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
         tracing_opentelemetry::layer().with_tracer(tracer).with_filter(filter_fn(is_ours))
     });
+    // What the client of the API server says of a failed request is said by whoever asked for it.
+    let level = Targets::new().with_default(level).with_target("kube_client", LevelFilter::OFF);
     tracing_subscriber::registry().with(log.with_filter(level)).with(traces).init();
     Ok(Traces(provider))
 }

@@ -38,7 +38,7 @@ fn http(document: &Value) -> String {
         let operation = &operations["get"];
         let answer = &operation["responses"]["200"]["content"]["application/json"]["schema"];
         let _ = write!(page, "\n### `GET {path}`\n\n{}\n", text(&operation["summary"]));
-            let _ = writeln!(page, "Answers with {}.", kind(answer));
+        let _ = writeln!(page, "Answers with {}.", kind(answer));
         let parameters = operation["parameters"].as_array().expect("parameters");
         if !parameters.is_empty() {
             page.push_str("\n| parameter | in | type | meaning |\n|---|---|---|---|\n");
