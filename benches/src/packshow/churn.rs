@@ -125,8 +125,8 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> 
         } else if let Some(assignment) = running.remove(&index) {
             let kind = &lives[order[index].life].pod.kind;
             allocated -= milli(kind);
-            fleet.give_back(&kind.request, assignment);
-            board.changed(assignment.node);
+            fleet.unbind(kind, assignment);
+            board.unbound(kinds[kind], assignment.node);
         }
         // First come, first served, but whoever does not fit lets the next one try.
         let mut refused: BTreeSet<&PodKind> = BTreeSet::new();
@@ -136,12 +136,12 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> 
                 return true;
             }
             let number = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
-            let Some(assignment) = board.best(&fleet, number, None) else {
+            let Some(assignment) = board.best(&fleet, number) else {
                 refused.insert(kind);
                 return true;
             };
-            fleet.take(&kind.request, assignment);
-            board.changed(assignment.node);
+            fleet.bind(kind, assignment);
+            board.bound(number, assignment.node);
             allocated += milli(kind);
             waits -= milli(kind);
             running.insert(index, assignment);

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use crate::board::Board;
 use crate::demand::Demand;
-use crate::fleet::{Assignment, Fleet, NodeIndex, Tenant};
-use crate::neighborhood::Neighborhood;
+use crate::fleet::{Assignment, Fleet, NodeIndex};
 use crate::request::PodKind;
 use crate::strategy::{Scorer, Strategy};
 
@@ -77,9 +76,11 @@ pub fn repack(fleet: &Fleet, running: &[Running], demand: &Demand, limits: Limit
     }
     let mut fleet = fleet.clone();
     // What is empty may be off before long: nothing is moved there.
-    for (index, node) in fleet.nodes.iter_mut().enumerate() {
-        let in_use = u32::try_from(index).is_ok_and(|i| by_node.contains_key(&NodeIndex(i)));
-        node.schedulable &= in_use;
+    // A position in the list of nodes, which is counted in 32 bits.
+    for index in (0..fleet.nodes.len() as u32).map(NodeIndex) {
+        if fleet.node(index).schedulable && !by_node.contains_key(&index) {
+            fleet.node_mut(index).schedulable = false;
+        }
     }
     let mut candidates: Vec<(u64, NodeIndex)> = by_node
         .iter()
@@ -132,15 +133,9 @@ fn without(
     demand: &Demand,
 ) -> Option<(Fleet, Vec<Move>)> {
     let mut fleet = fleet.clone();
-    let at = node.0 as usize;
-    fleet.nodes[at].schedulable = false;
+    fleet.node_mut(node).schedulable = false;
     for &index in pods {
-        let pod = &running[index];
-        fleet.give_back(&pod.kind.request, pod.place);
-        let tenant = Tenant::of(&pod.kind.identity, &pod.kind.constraints);
-        if let Some(position) = fleet.nodes[at].tenants.iter().position(|t| *t == tenant) {
-            fleet.nodes[at].tenants.remove(position);
-        }
+        fleet.unbind(&running[index].kind, running[index].place);
     }
     let mut order = pods.to_vec();
     order.sort_by_key(|&index| {
@@ -152,12 +147,9 @@ fn without(
     for index in order {
         let kind = &running[index].kind;
         let number = board.add_kind(&fleet, kind);
-        let neighborhood = Neighborhood::of(&fleet, kind);
-        let to = board.best(&fleet, number, neighborhood.as_ref())?;
-        fleet.take(&kind.request, to);
-        let tenant = Tenant::of(&kind.identity, &kind.constraints);
-        fleet.nodes[to.node.0 as usize].tenants.push(tenant);
-        board.changed(to.node);
+        let to = board.best(&fleet, number)?;
+        fleet.bind(kind, to);
+        board.bound(number, to.node);
         moves.push(Move { pod: index, to });
     }
     Some((fleet, moves))
@@ -168,7 +160,7 @@ mod tests {
     use super::*;
     use crate::check::check;
     use crate::fleet::{Amounts, Devices, Gpu, GpuPicker, Isolation, Node, Sharing};
-    use crate::request::{GpuRequest, Pod, Request};
+    use crate::request::{GpuRequest, Links, Pod, Request};
 
     fn kind(gpus: u16) -> PodKind {
         PodKind::plain(Request {
@@ -177,6 +169,7 @@ mod tests {
             gpu: GpuRequest::Whole { count: gpus },
             models: Vec::new(),
             isolation: Isolation::None,
+            links: Links::Any,
             extended: Vec::new(),
         })
     }
@@ -188,7 +181,7 @@ mod tests {
             Node {
                 name: name.into(),
                 schedulable: true,
-                labels: BTreeMap::new(),
+                labels: Default::default(),
                 taints: Vec::new(),
                 gpu_model: "A100".into(),
                 allocatable,
@@ -199,7 +192,7 @@ mod tests {
                 tenants: Vec::new(),
             }
         };
-        let empty = Fleet { nodes: ["a", "b", "c"].map(node).into() };
+        let empty = Fleet::new(["a", "b", "c"].map(node).into());
         let mut fleet = empty.clone();
         let places = [(0, 0b0001), (1, 0b0001), (1, 0b0010)];
         let running: Vec<Running> = places
@@ -214,9 +207,7 @@ mod tests {
             })
             .collect();
         for pod in &running {
-            fleet.take(&pod.kind.request, pod.place);
-            let tenant = Tenant::of(&pod.kind.identity, &pod.kind.constraints);
-            fleet.nodes[pod.place.node.0 as usize].tenants.push(tenant);
+            fleet.bind(&pod.kind, pod.place);
         }
         (empty, fleet, running)
     }

@@ -22,6 +22,8 @@ const COMPUTE_P95_MAX_MILLI: u16 = 500;
 const MEMORY_MARGIN_PERCENT: u64 = 20;
 /// Published default of MPS clients on one GPU.
 pub const MPS_CLIENTS_DEFAULT: u16 = 16;
+/// The most client processes that a server of any GPU has.
+pub const MPS_CLIENTS_MAX: u16 = 48;
 /// Published default of time-slicing replicas.
 pub const REPLICAS_DEFAULT: u16 = 4;
 
@@ -278,7 +280,14 @@ fn by_history(history: History) -> Choice {
 /// Source: `maxClients` of NVIDIA's device plugin (commit 1b826acc): 48 from 7.5 on, else 16. It
 /// counts processes, not containers, and one server serves one user at a time.
 pub const fn mps_clients_max(compute_major: u32, compute_minor: u32) -> u16 {
-    if compute_major > 7 || (compute_major == 7 && compute_minor >= 5) { 48 } else { 16 }
+    let new = compute_major > 7 || (compute_major == 7 && compute_minor >= 5);
+    if new { MPS_CLIENTS_MAX } else { 16 }
+}
+
+/// Client processes of an MPS server for which `asked` were asked, on a GPU of this compute
+/// capability: never more than the device has, never none.
+pub fn mps_clients(asked: u16, compute_major: u32, compute_minor: u32) -> u16 {
+    asked.clamp(1, mps_clients_max(compute_major, compute_minor))
 }
 
 impl fmt::Display for Reason {

@@ -16,6 +16,7 @@ mod kill_points;
 mod many_users;
 mod model;
 mod network_fs;
+mod nvidia;
 mod sandbox;
 mod scheduling;
 mod schema;
