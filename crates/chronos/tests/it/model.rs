@@ -859,6 +859,13 @@ fn the_book_that_is_read_is_the_book_that_was_written() {
     }
 }
 
+/// A suspension that the full disk had no room for left the job stopped and its guard waiting for
+/// itself.
+#[test]
+fn a_suspension_that_cannot_be_recorded_lets_the_job_run() {
+    run(20_269_479).unwrap_or_else(|why| panic!("{why}"));
+}
+
 /// Asking twice to resume the same lease was an impossible journal.
 #[test]
 fn a_lease_may_be_asked_for_twice() {
