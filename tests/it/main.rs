@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test binary has no users of its items")]
 
 mod chart;
+mod cli;
 mod control_plane;
 mod controller;
 mod packing;

@@ -17,6 +17,21 @@ pub fn money(amount: Option<&Amount>) -> String {
     rate.map_or("-".into(), |rate| rate.hourly().to_string())
 }
 
+/// What a month of 720 hours costs, with two decimals; `-` where it is not known.
+pub fn monthly(amount: Option<&Amount>) -> String {
+    money(amount.and_then(Amount::monthly).as_ref())
+}
+
+/// What twelve such months cost; `-` where it is not known.
+pub fn yearly(amount: Option<&Amount>) -> String {
+    money(amount.and_then(Amount::yearly).as_ref())
+}
+
+/// Bytes in MiB, as exporters count them.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
 /// Findings, one a row.
 pub fn findings(findings: &[Finding], format: Format) -> Rows {
     let wide = format == Format::Wide;
@@ -151,6 +166,11 @@ pub fn totals(totals: &Totals) -> String {
         1 => format!(" ({what} of 1 more is not known)"),
         _ => format!(" ({what} of {count} more is not known)"),
     };
+    text.push_str(&format!(
+        "GPU utilization:  {} on average of pods that are measured, memory {}\n",
+        percent(totals.activity),
+        percent(totals.fb)
+    ));
     text.push_str(&format!(
         "Cost per hour:    {}{}\n",
         money(totals.cost_per_hour.as_ref()),

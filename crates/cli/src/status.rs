@@ -61,5 +61,10 @@ fn text(fleet: &Fleet, format: Format) -> String {
     }
     text.push_str("\n=== Summary ===\n");
     text.push_str(&fleet_table::totals(&status.totals));
+    if status.totals.activity.is_some_and(|mean| mean < 0.5) {
+        text.push_str(
+            "\nOn average less than half is used: `gpu-autoscaler optimize` says what to do.\n",
+        );
+    }
     text
 }

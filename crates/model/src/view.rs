@@ -21,6 +21,8 @@ pub struct View {
     pub devices: Arc<[DeviceView]>,
     /// GPU pods that are active, by namespace and name.
     pub pods: Arc<[PodView]>,
+    /// Namespaces with pods that hold GPUs, by name.
+    pub namespaces: Arc<[NamespaceView]>,
     /// What stands, worst first.
     pub findings: Arc<[Finding]>,
     /// Devices whose hardware needs a look, by node and device.
@@ -174,8 +176,37 @@ pub struct PodView {
     pub model: Option<GpuModel>,
     /// What it makes of them; `None` where that is not known.
     pub usage: Option<PodUsage>,
+    /// What they cost per hour; `None` before it is bound, and where no price is known.
+    pub rate: Option<Rate>,
     /// How much of them is wasted, a finding or not; `None` where `usage` is.
     pub score: Option<WasteScore>,
+}
+
+/// What the pods of a namespace hold, and what they make of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamespaceView {
+    /// Its name.
+    pub namespace: Arc<str>,
+    /// Pods that hold GPUs.
+    pub pods: u32,
+    /// Those of which the use is known.
+    pub pods_measured: u32,
+    /// GPUs, slices and replicas that they hold.
+    pub gpus: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request.
+    pub activity: Option<Ratio>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured.
+    pub fb: Option<Ratio>,
+    /// What they hold costs per hour; `None` when no price is known or the currencies differ.
+    pub rate: Option<Rate>,
+    /// Pods whose part has no price.
+    pub pods_unpriced: u32,
+    /// Findings that stand.
+    pub findings: u32,
+    /// What following their recommendations would save per hour; `None` when none is known.
+    pub saving: Option<Rate>,
+    /// Findings whose saving is not known.
+    pub findings_unpriced: u32,
 }
 
 /// Sums over the cluster.
@@ -194,6 +225,13 @@ pub struct Totals {
     pub cost: Option<Rate>,
     /// GPU nodes without a known price.
     pub nodes_unpriced: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request.
+    pub activity: Option<Ratio>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured.
+    pub fb: Option<Ratio>,
+    /// What GPUs that no pod holds cost per hour; `None` unless every node and every pod that
+    /// holds GPUs has a price.
+    pub not_held: Option<Rate>,
     /// GPU nodes by how they are paid for: all of [`CapacityType`], and `None` where not known.
     pub by_capacity_type: Vec<CapacityTotals>,
     /// GPU nodes that are underutilized; `None` when that is not known of any node.

@@ -15,6 +15,7 @@ mod announce;
 mod effects;
 mod hardware;
 mod history;
+mod namespaces;
 mod nodes;
 mod observe;
 mod placement;

@@ -25,6 +25,8 @@ use chronos::quantity::{Boottime, Now, Ppm, Span};
 use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 use gpu_autoscaler_model::{Bytes, Timestamp};
 
+mod day;
+
 /// What ends an operation early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 enum Fault {
@@ -50,6 +52,8 @@ struct Machine {
     boot: u64,
     journal: Option<(u64, Vec<u8>)>,
     index: Option<Vec<u8>>,
+    /// Whether it is restarted now and then.
+    reboots: bool,
     /// Lines after which an index is made.
     index_after: usize,
     /// What the whole lines of the journal make, and how many bytes they are. Kept up with every
@@ -114,6 +118,7 @@ impl Machine {
             boot: 1,
             journal: None,
             index: None,
+            reboots: true,
             index_after: 1 + chance.below(12) as usize,
             truth: (Book::default(), 0),
             files: 0,
@@ -637,7 +642,7 @@ impl Run {
                 let request = self.request();
                 engine.reserve(&caller, &everything, &request, start).map(|_| ())
             }
-            (11, _) if self.below(40) == 0 => {
+            (11, _) if self.below(40) == 0 && self.machine.borrow().reboots => {
                 self.reboot();
                 Ok(())
             }
@@ -852,6 +857,13 @@ fn the_book_that_is_read_is_the_book_that_was_written() {
     for seed in [604, 889, 20_261_312] {
         run(seed).unwrap_or_else(|why| panic!("seed={seed}: {why}"));
     }
+}
+
+/// A suspension that the full disk had no room for left the job stopped and its guard waiting for
+/// itself.
+#[test]
+fn a_suspension_that_cannot_be_recorded_lets_the_job_run() {
+    run(20_269_479).unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// Asking twice to resume the same lease was an impossible journal.

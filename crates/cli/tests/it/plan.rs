@@ -39,6 +39,7 @@ fn a_dump_with_metrics_is_judged() {
         === Summary ===
         GPU nodes:        1
         GPUs:             8, 5 measured, 14 requested
+        GPU utilization:  40.2% on average of pods that are measured, memory 6.3%
         Cost per hour:    $55.04
         Could save:       $19.78 per hour
         Pods:             2 with waste, 2 without, 2 not decided
@@ -74,6 +75,7 @@ fn a_dump_alone_tells_what_is_missing() {
         === Summary ===
         GPU nodes:        1
         GPUs:             8, 0 measured, 14 requested
+        GPU utilization:  - on average of pods that are measured, memory -
         Cost per hour:    $55.04
         Could save:       - per hour
         Pods:             0 with waste, 4 without, 2 not decided

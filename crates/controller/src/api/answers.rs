@@ -114,6 +114,8 @@ pub struct Rules {
     pub busy_from: f64,
     /// Highest share of compute up to which a pod is idle, 0 to 1.
     pub idle_up_to: f64,
+    /// Mean share of framebuffer from which on an idle pod holds memory, 0 to 1.
+    pub memory_held_from: f64,
     /// Waste score above which it is a finding.
     pub score_above: f64,
 }
@@ -127,6 +129,7 @@ impl From<&Thresholds> for Rules {
             pod_age_secs_min: waste.pod_age_min.as_secs(),
             busy_from: waste.busy_from.as_f64(),
             idle_up_to: waste.idle_up_to.as_f64(),
+            memory_held_from: waste.memory_held_from.as_f64(),
             score_above: waste.score_above,
         }
     }
