@@ -22,6 +22,7 @@ mod scheduling;
 mod schema;
 mod trace;
 mod users;
+mod views;
 
 /// `SEED` of the environment, or `default`.
 fn seed(default: u64) -> u64 {
