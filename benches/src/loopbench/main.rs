@@ -219,10 +219,10 @@ fn waiting_pod(args: &Args, n: u32) -> Pod {
     pod.requests.cpu = MilliCpu::new(u64::from(1 + kind) * 100);
     pod.labels = [("app", format!("app-{kind}"))].into_iter().collect();
     let mut constraints = Constraints::default();
-    if kind % 2 == 0 {
+    if kind.is_multiple_of(2) {
         constraints.node_selector.push(("zone".into(), format!("z{}", kind % 3).into()));
     }
-    if kind % 4 == 0 {
+    if kind.is_multiple_of(4) {
         let operator = Operator::In(vec![format!("app-{kind}").into()]);
         let requirements = vec![Requirement { key: "app".into(), operator }];
         constraints.pod_anti_affinity.push(PodTerm {

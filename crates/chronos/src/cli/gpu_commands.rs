@@ -53,6 +53,7 @@ pub(super) fn stats(
     let backend = session.host().backend().name();
     let state = session.settings().state.clone();
     let now = clock::now();
+    let ended = ended(&state, since, now)?;
     let book = session.book()?.clone();
     let free: Vec<u64> = planner::free(&book, &gpus, now).iter().map(|b| b.as_u64()).collect();
     let as_json = out.json || format == StatsFormat::Json;
@@ -61,7 +62,7 @@ pub(super) fn stats(
         let items = numbered.map(|(gpu, free)| views::gpu(gpu, &book, *free)).collect();
         let mut list = views::list("GpuList", items);
         list["backend"] = json!(backend);
-        if let Some(ended) = ended(&state, since, now)? {
+        if let Some(ended) = ended {
             list["ended"] = json!(ended.iter().map(views::epitaph).collect::<Vec<_>>());
         }
         out.object(&list);
@@ -88,7 +89,7 @@ pub(super) fn stats(
                     detail(gpu, &book, now, out);
                 }
             }
-            for line in ended(&state, since, now)?.into_iter().flatten() {
+            for line in ended.into_iter().flatten() {
                 let (hours, reason) = (line.gpu_secs / 3_600.0, line.reason);
                 out.line(&format!("{}  {}  {hours:.3} GPU-hours  {reason}", line.id, line.user));
             }

@@ -84,12 +84,10 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let settings = Settings::read()?;
     match arguments.command {
-        Command::Guard { detach: true } => {
-            crate::os::guard::detach()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Guard { detach: false } => {
-            crate::os::guard::run(&settings)?;
+        Command::Guard { detach } => {
+            if !detach || crate::os::guard::detach()? {
+                crate::os::guard::run(&settings)?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Command::Helper { idle } => {

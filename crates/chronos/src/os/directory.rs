@@ -267,7 +267,8 @@ pub fn lock(file: &File, path: &Path) -> Result<(), Fault> {
             return Err(Fault::LockBusy { path: path.to_owned(), secs, holder });
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(std::time::Duration::from_millis(4));
+        // Longer pauses would leave the lock idle: it is held for a fraction of this.
+        pause = (pause * 2).min(std::time::Duration::from_millis(1));
     }
     Ok(())
 }

@@ -8,17 +8,20 @@
 //! and at [`LOOKS`] of the others.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chronos::audit;
+use chronos::book::Event;
 use chronos::engine::Engine;
 use chronos::expiry::Diligence;
-use chronos::lease::{LeaseId, Phase};
+use chronos::lease::{Lease, LeaseId, Phase};
 use chronos::os::cgroup::Fences;
 use chronos::os::settings::{Access, Config};
 use chronos::os::{Host, Settings};
+use chronos::quantity::Boottime;
+use chronos::{Bytes, audit, index};
 use serde_json::json;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root};
@@ -31,6 +34,8 @@ struct Operation {
     name: &'static str,
     /// Length of the lease that is there before.
     lease: &'static str,
+    /// What is in the journal beside it.
+    before: fn(&Lease) -> Vec<Event>,
     arguments: fn(&str) -> Vec<String>,
     /// Whether the lease that was there before may be gone afterwards.
     may_end: bool,
@@ -40,40 +45,101 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-const OPERATIONS: [Operation; 8] = [
+/// One line less than makes the next writer rewrite the journal.
+fn long_journal(_: &Lease) -> Vec<Event> {
+    let used = |number| Event::Used { uid: number, gpu_secs: 1.0, at: Boottime::default() };
+    (1..=62).map(used).collect()
+}
+
+/// One line less than makes the next writer make an index, and too many leases for a rewrite.
+fn many_leases(lease: &Lease) -> Vec<Event> {
+    let copy = |number: usize| {
+        let mut copy = Lease { id: LeaseId(format!("partition_1_1_{number:04}")), ..lease.clone() };
+        copy.parts[0].memory = Bytes::new(1);
+        copy.fenced = false;
+        Event::Granted(Box::new(copy))
+    };
+    let used = |uid: usize| Event::Used {
+        uid: u32::try_from(uid).unwrap(),
+        gpu_secs: 1.0,
+        at: Boottime::default(),
+    };
+    const LEASES: usize = 33;
+    let own = 3; // The first line, the lease that is there, the one that is taken.
+    (0..LEASES).map(copy).chain((0..index::LINES - LEASES - own).map(used)).collect()
+}
+
+const OPERATIONS: [Operation; 10] = [
     Operation {
         name: "create",
         lease: "1h",
+        before: |_| Vec::new(),
+        arguments: |_| words("create 1 0.5 3600"),
+        may_end: false,
+    },
+    Operation {
+        name: "rewrite",
+        lease: "1h",
+        before: long_journal,
+        arguments: |_| words("create 1 0.5 3600"),
+        may_end: false,
+    },
+    Operation {
+        name: "index",
+        lease: "1h",
+        before: many_leases,
         arguments: |_| words("create 1 0.5 3600"),
         may_end: false,
     },
     Operation {
         name: "extend",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("extend {id} --for 1h")),
         may_end: false,
     },
     Operation {
         name: "release",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("release {id}")),
         may_end: true,
     },
     Operation {
         name: "suspend",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("suspend {id}")),
         may_end: false,
     },
     Operation {
         name: "resume",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("resume {id}")),
         may_end: false,
     },
-    Operation { name: "expire", lease: "1ms", arguments: |_| words("list"), may_end: true },
-    Operation { name: "reap", lease: "1ms", arguments: |_| words("reap"), may_end: true },
-    Operation { name: "guard", lease: "1ms", arguments: |_| words("guard"), may_end: true },
+    Operation {
+        name: "expire",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("list"),
+        may_end: true,
+    },
+    Operation {
+        name: "reap",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("reap"),
+        may_end: true,
+    },
+    Operation {
+        name: "guard",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("guard"),
+        may_end: true,
+    },
 ];
 
 struct Stage {
@@ -99,6 +165,10 @@ fn stage(operation: &Operation) -> Stage {
     let sandbox = Sandbox::new(GPUS).without_guardian();
     let member = ["--gpu", "0", "--mem", "60%", "--for", operation.lease, "--grace", "0"];
     let id = sandbox.create(&member);
+    let lease = sandbox.book().lease(&LeaseId(id.clone())).unwrap().clone();
+    let journal = std::fs::File::options().append(true).open(sandbox.runtime().join("journal"));
+    let lines = chronos::journal::lines(&(operation.before)(&lease));
+    journal.unwrap().write_all(&lines).unwrap();
     let member = sleeper(&sandbox, Some(&id));
     let stranger = sleeper(&sandbox, None);
     if let Some(fences) = Fences::find(None, &sandbox.runtime()) {

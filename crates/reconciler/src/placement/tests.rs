@@ -49,6 +49,8 @@ fn pod(name: &str, node: Option<&str>, count: u32) -> Pod {
         node: node.map(NodeName::from),
         phase: if node.is_some() { PodPhase::Running } else { PodPhase::Pending },
         deleting: false,
+        deletion_due: None,
+        containers: ContainerState::default(),
         requests: Resources { memory: Bytes::new(0), ..gpus(count) },
         labels: [("app", "web")].into_iter().collect(),
         annotations: Labels::default(),
