@@ -5,6 +5,8 @@
 mod chart;
 mod control_plane;
 mod controller;
+mod history;
 mod packing;
+mod pod_resources;
 mod prometheus;
 mod telemetry;

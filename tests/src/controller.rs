@@ -57,7 +57,8 @@ pub struct Controller {
 
 impl Controller {
     /// Starts one, logging into `folder`: without Prometheus and as the administrator of `cluster`,
-    /// unless `further` names a Prometheus or a kubeconfig.
+    /// unless `further` names a Prometheus or a kubeconfig; with [`HASTY`], whose flags
+    /// `further` may give otherwise.
     ///
     /// # Errors
     /// No port could be had, or the process could not be started.
@@ -81,7 +82,10 @@ impl Controller {
                 arguments.push(format!("{flag}{value}"));
             }
         }
-        arguments.extend(HASTY.map(str::to_owned));
+        let name_of = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+        let given = further.iter().map(|flag| name_of(flag)).collect::<Vec<_>>();
+        let hasty = HASTY.iter().filter(|flag| !given.contains(&name_of(flag)));
+        arguments.extend(hasty.map(|flag| (*flag).to_owned()));
         arguments.extend(further.iter().cloned());
         let command = CommandLine::new(&*BUILT, arguments);
         // The host's name is what an Event shows of the replica.

@@ -1,13 +1,14 @@
 //! Whether the controller is alive and ready, and what is missing where it is not.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::election::Leadership;
 use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
 use gpu_autoscaler_model::Fault;
+use gpu_autoscaler_store::Writer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,6 +49,7 @@ pub struct Health {
     pub(crate) telemetry: watch::Receiver<TelemetryHealth>,
     writes: watch::Receiver<WriteHealth>,
     pub(crate) leadership: Leadership,
+    history: OnceLock<Arc<Writer>>,
 }
 
 impl Health {
@@ -60,7 +62,31 @@ impl Health {
     ) -> Self {
         let began = Instant::now();
         let (last_beat, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { began, last_beat, ticks, watches, telemetry, writes, leadership }
+        Self {
+            began,
+            last_beat,
+            ticks,
+            watches,
+            telemetry,
+            writes,
+            leadership,
+            history: OnceLock::new(),
+        }
+    }
+
+    /// Looks at `history` as well from now on.
+    pub(crate) fn keep_history(&self, history: Arc<Writer>) {
+        // It is told once, when the controller is put together.
+        let _ = self.history.set(history);
+    }
+
+    /// Whether what was kept of the past was read, or cannot be, or nothing is kept.
+    pub(crate) fn history_tried(&self) -> bool {
+        self.history.get().is_none_or(|history| history.standing().tried)
+    }
+
+    fn history_fault(&self) -> Option<String> {
+        Some(clip(&self.history.get()?.standing().error?))
     }
 
     /// The loop is alive.
@@ -103,6 +129,10 @@ impl Health {
         for (target, lacking) in &self.telemetry.borrow().partial {
             let _ = writeln!(text, "[!] telemetry of {target}: {}", clip(lacking));
         }
+        if let Some(fault) = self.history_fault() {
+            // What is learned is kept in memory meanwhile: no reason to refuse what is known.
+            let _ = writeln!(text, "[!] history: {fault}");
+        }
         (good, text)
     }
 
@@ -131,6 +161,8 @@ impl Health {
         let faults = parts
             .filter_map(|part| Some(Fault { part: part.name.into(), why: part.fault?.into() }));
         let mut faults: Vec<Fault> = faults.collect();
+        let history = self.history_fault();
+        faults.extend(history.map(|why| Fault { part: "history".into(), why: why.into() }));
         faults.sort();
         faults
     }
