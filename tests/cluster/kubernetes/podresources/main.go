@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
@@ -41,9 +42,13 @@ type pod struct {
 }
 
 // file is what the kubelet's managers would know.
-type file struct{ path string }
+type file struct {
+	path string
+	// What was read when the pods were last listed, by pod and container.
+	devices sync.Map
+}
 
-func (f file) pods() []pod {
+func (f *file) pods() []pod {
 	text, err := os.ReadFile(f.path)
 	if err != nil {
 		panic(err)
@@ -52,12 +57,17 @@ func (f file) pods() []pod {
 	if err := json.Unmarshal(text, &pods); err != nil {
 		panic(err)
 	}
+	for _, one := range pods {
+		for _, c := range one.Containers {
+			f.devices.Store([2]string{one.uid(), c.Name}, devices(c.Devices))
+		}
+	}
 	return pods
 }
 
 func (p pod) uid() string { return p.Namespace + "/" + p.Name }
 
-func (f file) GetPods() []*corev1.Pod {
+func (f *file) GetPods() []*corev1.Pod {
 	var all []*corev1.Pod
 	for _, one := range f.pods() {
 		made := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
@@ -71,9 +81,9 @@ func (f file) GetPods() []*corev1.Pod {
 	return all
 }
 
-func (f file) GetActivePods() []*corev1.Pod { return f.GetPods() }
+func (f *file) GetActivePods() []*corev1.Pod { return f.GetPods() }
 
-func (f file) GetPodByName(namespace, name string) (*corev1.Pod, bool) {
+func (f *file) GetPodByName(namespace, name string) (*corev1.Pod, bool) {
 	for _, one := range f.GetPods() {
 		if one.Namespace == namespace && one.Name == name {
 			return one, true
@@ -97,20 +107,15 @@ func devices(from []device) []*podresourcesv1.ContainerDevices {
 	return all
 }
 
-func (f file) UpdateAllocatedDevices() {}
+func (f *file) UpdateAllocatedDevices() {}
 
-func (f file) GetDevices(podUID, containerName string) []*podresourcesv1.ContainerDevices {
-	for _, one := range f.pods() {
-		for _, c := range one.Containers {
-			if one.uid() == podUID && c.Name == containerName {
-				return devices(c.Devices)
-			}
-		}
-	}
-	return nil
+func (f *file) GetDevices(podUID, containerName string) []*podresourcesv1.ContainerDevices {
+	known, _ := f.devices.Load([2]string{podUID, containerName})
+	held, _ := known.([]*podresourcesv1.ContainerDevices)
+	return held
 }
 
-func (f file) GetAllocatableDevices() []*podresourcesv1.ContainerDevices {
+func (f *file) GetAllocatableDevices() []*podresourcesv1.ContainerDevices {
 	var all []*podresourcesv1.ContainerDevices
 	for _, one := range f.pods() {
 		for _, c := range one.Containers {
@@ -120,11 +125,11 @@ func (f file) GetAllocatableDevices() []*podresourcesv1.ContainerDevices {
 	return all
 }
 
-func (f file) GetCPUs(string, string) []int64                             { return []int64{0, 1} }
-func (f file) GetAllocatableCPUs() []int64                                { return []int64{0, 1, 2, 3} }
-func (f file) GetMemory(string, string) []*podresourcesv1.ContainerMemory { return nil }
-func (f file) GetAllocatableMemory() []*podresourcesv1.ContainerMemory    { return nil }
-func (f file) GetDynamicResources(*corev1.Pod, *corev1.Container) []*podresourcesv1.DynamicResource {
+func (f *file) GetCPUs(string, string) []int64                             { return []int64{0, 1} }
+func (f *file) GetAllocatableCPUs() []int64                                { return []int64{0, 1, 2, 3} }
+func (f *file) GetMemory(string, string) []*podresourcesv1.ContainerMemory { return nil }
+func (f *file) GetAllocatableMemory() []*podresourcesv1.ContainerMemory    { return nil }
+func (f *file) GetDynamicResources(*corev1.Pod, *corev1.Container) []*podresourcesv1.DynamicResource {
 	return nil
 }
 
@@ -137,7 +142,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	known := file{*path}
+	known := &file{path: *path}
 	server := grpc.NewServer()
 	podresourcesv1.RegisterPodResourcesListerServer(server, podresources.NewV1PodResourcesServer(
 		context.Background(),
