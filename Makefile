@@ -81,12 +81,15 @@ fuzz: ## Run every fuzz target for FUZZ_SECS seconds (needs a nightly toolchain)
 	@for target in exposition quantity plan; do \
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) -print_final_stats=1; done
 
-.PHONY: demo-chronos bench-chronos soak-chronos
+.PHONY: demo-chronos bench-chronos coverage-chronos soak-chronos
 demo-chronos: ## Two users, three jobs, one queue on fake GPUs; ends within a minute.
 	@.ci/chronos/demo.sh
 
-bench-chronos: ## Measure Chronos; RIVALS=1 adds other tools.
+bench-chronos: ## Measure Chronos beside other tools: TIMES samples, ROUNDS rounds; RIVALS=0 alone.
 	@.ci/chronos/bench.sh
 
-soak-chronos: ## TIMES kill points (a million) on a virtual clock, then SECS real seconds (an hour).
+coverage-chronos: ## Line coverage of Chronos by its tests, all processes included; SHOW=1 lists lines.
+	@.ci/chronos/coverage.sh
+
+soak-chronos: ## TIMES kill points (a million), HOURS on a virtual clock (24), SECS real seconds (3600).
 	@.ci/chronos/soak.sh

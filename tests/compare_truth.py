@@ -30,6 +30,8 @@ REASONS = {
 }
 
 
+HARDWARE_REASONS = {"GpuThrottled": "Throttled", "GpuSick": "Sick"}
+
 # What must be found as what. A counter that looks at one second of each scrape can miss every burst
 # of a low load.
 FOUND_AS = {
@@ -37,6 +39,7 @@ FOUND_AS = {
     "held": {"MemoryHeld"},
     "idle or held": {"Idle", "MemoryHeld"},
     "spare": {"OverRequested"},
+    "stuck": {"Stuck"},
     "low": {"Underutilized", "Idle", "MemoryHeld"},
 }
 
@@ -48,6 +51,8 @@ def score(activity, framebuffer):
 def expectation(pod, rule):
     """What an observer must say of a pod: unknown, silent, one of FOUND_AS, busy, tolerated, or
     either."""
+    if pod["stuck"]:
+        return "stuck"
     if not pod["measured"]:
         return "unknown"
     if pod["young"]:
@@ -125,12 +130,34 @@ def compare(truth, status, events):
     for key in sorted(set(found) - known):
         wrong.append(f"{'/'.join(key)}: found, and is no pod of the cluster")
 
+    stuck = {key for key, kinds in found.items() if kinds == ["Stuck"]}
     for node in truth["nodes"]:
         unknown = sum(u["gpus"] for u in status["unknown"] if u["node"] == node["name"])
+        # What a stuck pod holds is known to serve nothing.
+        unknown += sum(p["gpus"] for p in status["pods"]
+                       if p["node"] == node["name"] and (p["namespace"], p["pod"]) in stuck)
         shares = [p for p in truth["pods"] if p["node"] == node["name"]]
         if not node["measured"] and not any(p["shared"] for p in shares) and unknown < node["gpus"]:
             wrong.append(f"node {node['name']}: {unknown} of {node['gpus']} GPUs listed as unknown")
+    unwell = {(h["node"], h["device"], h["kind"]) for h in status["hardware"]}
+    ailing = {(h["node"], h["gpu"], h["kind"]) for h in truth["hardware"]}
+    for node, gpu, kind in sorted(ailing ^ unwell):
+        wrong.append(f"node {node}: {kind} of {gpu} is {'missing' if (node, gpu, kind) in ailing else 'not so'}")
+    told = {(node, HARDWARE_REASONS[reason]) for node, reason in told_of_nodes(events)}
+    for node, kind in sorted({(node, kind) for node, _, kind in ailing} ^ told):
+        wrong.append(f"node {node}: {kind} announced too much or not at all")
+    rows["unwell", "pods"], rows["unwell", "found"] = len(ailing), len(unwell & ailing)
+    rows["unwell", "events"] = len(told)
+    rows["unwell", "wrong"] = len(ailing ^ unwell)
     return rows, wrong
+
+
+def told_of_nodes(events):
+    """Name and reason of every Event of ours about a node."""
+    for event in events["items"]:
+        of = event.get("involvedObject") or {}
+        if of.get("kind") == "Node" and event.get("reason") in HARDWARE_REASONS:
+            yield of["name"], event["reason"]
 
 
 def main(arguments):
@@ -152,12 +179,14 @@ def main(arguments):
         "held": "hold memory for nothing",
         "idle or held": "nothing, memory unclear",
         "spare": "spare GPUs untouched",
+        "stuck": "cannot run",
         "low": "compute too little",
         "busy": "compute enough",
         "tolerated": "score of 50 or less",
         "silent": "too young",
         "unknown": "not measurable",
         "either": "too close to call",
+        "unwell": "GPUs not well",
     }
     print(f"{'what is true':<25}" + "".join(f"{column:>8}" for column in columns))
     for expected, words in meaning.items():

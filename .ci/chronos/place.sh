@@ -31,7 +31,7 @@ finish() {
             while read -r id; do "$tool" release --force "$id" >/dev/null 2>&1 || true; done
     fi
     [ -z "${helper:-}" ] || kill "$helper" 2>/dev/null || true
-    rm -rf "$place"
+    rm -rf "$place" ${memory:+"$memory"}
     exit "$status"
 }
 trap finish EXIT

@@ -14,7 +14,7 @@ export CHRONOS_RECORD=$record
 SEED=$seed TIMES=${POINTS:-0} \
     cargo test --quiet -p chronos --test it -- --nocapture kill_points:: | tee "$record/kill.log"
 SEED=$seed TIMES=$times \
-    cargo test --quiet --release -p chronos --test it -- --nocapture model:: | tee "$record/model.log"
+    cargo test --quiet -p chronos --test it -- --nocapture model:: | tee "$record/model.log"
 line=$(grep '^model: ' "$record/model.log")
 python3 - "$record/kill_points.json" "$line" "$results/chronos-2.json" <<'P'
 import json, sys

@@ -77,9 +77,9 @@ pub fn replay(case: &Case<'_>, arrivals: &Arrivals) -> Vec<f64> {
             }
         }
         let kind_index = *kinds.entry(kind).or_insert_with(|| board.add_kind(&fleet, kind));
-        if let Some(assignment) = board.best(&fleet, kind_index, None) {
-            fleet.take(&kind.request, assignment);
-            board.changed(assignment.node);
+        if let Some(assignment) = board.best(&fleet, kind_index) {
+            fleet.bind(kind, assignment);
+            board.bound(kind_index, assignment.node);
             used += milli;
         }
         let percent = |milli: u64| 100.0 * milli as f64 / capacity as f64;

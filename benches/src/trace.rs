@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use gpu_autoscaler_planner::fleet::{
     Amounts, Fleet, Gpu, GpuPicker, Isolation, Node, Sharing, WHOLE_GPU_MILLI,
 };
-use gpu_autoscaler_planner::request::{GpuRequest, Pod, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, Pod, PodKind, Request};
 
 /// The FGD simulator lets a node run this many pods.
 const PODS_PER_NODE: u32 = 1001;
@@ -72,7 +72,7 @@ pub fn read_nodes(path: &Path) -> Result<Fleet> {
         });
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Fleet { nodes })
+    Ok(Fleet::new(nodes))
 }
 
 /// Reads a pod list (`name,cpu_milli,memory_mib,num_gpu,gpu_milli[,gpu_spec,...]`), sorted by
@@ -109,6 +109,7 @@ pub fn read_pods(path: &Path) -> Result<Vec<Pod>> {
                 gpu,
                 models,
                 isolation: Isolation::None,
+                links: Links::Any,
                 extended: Vec::new(),
             }),
             gang: None,

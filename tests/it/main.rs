@@ -3,9 +3,11 @@
 #![allow(missing_docs, reason = "a test binary has no users of its items")]
 
 mod chart;
+mod cli;
 mod control_plane;
 mod controller;
 mod history;
+mod metrics;
 mod packing;
 mod pod_resources;
 mod prometheus;

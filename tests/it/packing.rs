@@ -4,10 +4,11 @@ mod dialogue;
 mod world;
 
 use std::env;
+use std::sync::Arc;
 
-use gpu_autoscaler_planner::fit::{shortage, standing_obstacle};
-use gpu_autoscaler_planner::fleet::{Devices, Fleet, Tenant};
-use gpu_autoscaler_planner::neighborhood::Neighborhood;
+use gpu_autoscaler_planner::fit::{Obstacle, shortage, standing_obstacle};
+use gpu_autoscaler_planner::fleet::{Assignment, Devices, Fleet, Node, NodeIndex};
+use gpu_autoscaler_planner::neighbors::Neighbors;
 use gpu_autoscaler_planner::request::{GpuRequest, PodKind};
 use tests::control_plane::{ControlPlane, Options};
 
@@ -28,15 +29,16 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// For each node, whether packing would place the pod on it.
-fn feasible(fleet: &Fleet, kind: &PodKind) -> Vec<bool> {
-    let neighborhood = Neighborhood::of(fleet, kind);
-    let fits = |(index, node)| {
-        standing_obstacle(node, kind).is_none()
-            && neighborhood.as_ref().is_none_or(|n| n.allows(index))
-            && shortage(node, &kind.request).is_none()
+/// For each node, what keeps the pod from it.
+fn obstacles(fleet: &Fleet, kind: &PodKind) -> Vec<Option<Obstacle>> {
+    let mut neighbors = Neighbors::of(fleet);
+    neighbors.add_kind(fleet, kind);
+    let on = |(index, node): (usize, &Arc<Node>)| {
+        standing_obstacle(node, kind)
+            .or_else(|| neighbors.obstacle(0, index))
+            .or_else(|| shortage(node, &kind.request))
     };
-    fleet.nodes.iter().enumerate().map(fits).collect()
+    fleet.nodes.iter().enumerate().map(on).collect()
 }
 
 /// Whole GPUs that the kubelet would pick: any, so the first free ones.
@@ -49,9 +51,8 @@ fn devices(fleet: &Fleet, node: usize, kind: &PodKind) -> Devices {
 
 struct Bound {
     name: String,
-    node: usize,
     kind: PodKind,
-    devices: Devices,
+    place: Assignment,
 }
 
 #[test]
@@ -70,28 +71,25 @@ fn feasibility_agrees_with_kube_scheduler() {
     for number in 0..pods {
         let name = format!("pod-{number}");
         let (kind, manifest) = world.pod(&name);
-        let expected = feasible(&fleet, &kind);
+        let expected = obstacles(&fleet, &kind);
         match dialogue.decide(&name, &manifest).expect("the API server answers") {
             Decision::Bound(node) => {
                 placed += 1;
                 let index = fleet.nodes.iter().position(|n| *n.name == *node).expect("a node");
-                if !expected[index] {
-                    let why = standing_obstacle(&fleet.nodes[index], &kind)
-                        .or_else(|| Neighborhood::of(&fleet, &kind)?.obstacle(index))
-                        .or_else(|| shortage(&fleet.nodes[index], &kind.request));
+                if let Some(why) = expected[index] {
                     disagreements
                         .push(format!("{name} is bound to {node} despite {why:?}: {kind:?}"));
                     dialogue.delete(&name).expect("deleted");
                     continue;
                 }
                 let devices = devices(&fleet, index, &kind);
-                fleet.nodes[index].take(&kind.request, devices);
-                fleet.nodes[index].tenants.push(Tenant::of(&kind.identity, &kind.constraints));
-                bound.push(Bound { name, node: index, kind, devices });
+                let place = Assignment { node: NodeIndex(index as u32), devices };
+                fleet.bind(&kind, place);
+                bound.push(Bound { name, kind, place });
             }
             Decision::Refused(message) => {
                 refused += 1;
-                if let Some(index) = expected.iter().position(|fits| *fits) {
+                if let Some(index) = expected.iter().position(Option::is_none) {
                     let node = &fleet.nodes[index].name;
                     disagreements
                         .push(format!("{name} would fit on {node}, but: {message}: {kind:?}"));
@@ -102,11 +100,7 @@ fn feasibility_agrees_with_kube_scheduler() {
         if bound.len() > BOUND_MAX {
             let gone = bound.remove(world.below(BOUND_MAX));
             dialogue.delete(&gone.name).expect("deleted");
-            let node = &mut fleet.nodes[gone.node];
-            node.give_back(&gone.kind.request, gone.devices);
-            let tenant = Tenant::of(&gone.kind.identity, &gone.kind.constraints);
-            let at = node.tenants.iter().position(|t| *t == tenant).expect("it was there");
-            node.tenants.remove(at);
+            fleet.unbind(&gone.kind, gone.place);
         }
     }
     println!("{placed} bound, {refused} refused, {} disagreements", disagreements.len());

@@ -13,6 +13,7 @@
 //!   not also be the measure.
 
 pub mod certificates;
+pub mod command_line;
 pub mod conflicts;
 pub mod control_plane;
 pub mod controller;

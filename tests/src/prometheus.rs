@@ -51,6 +51,8 @@ pub struct Extras {
     pub web: Option<Value>,
     /// A store that is asked beside its own.
     pub remote_read: Option<String>,
+    /// Samples of the past that it has from the start: OpenMetrics text with times.
+    pub history: Option<String>,
 }
 
 /// An exporter, scraped at `http://address/metrics`.
@@ -131,6 +133,9 @@ impl Prometheus {
         let config = scratch
             .write("prometheus.yml", &configuration(options, extras).to_string())
             .map_err(PrometheusError::Prepare)?;
+        if let Some(text) = &extras.history {
+            backfill(&program, &scratch, text).map_err(PrometheusError::Prepare)?;
+        }
         let mut arguments = vec![
             format!("--config.file={}", config.display()),
             format!("--storage.tsdb.path={}", scratch.join("data").display()),
@@ -283,6 +288,18 @@ impl Drop for Prometheus {
             eprintln!("{}", log_tail(self.process.log()));
         }
     }
+}
+
+/// Writes samples of the past where `prometheus` will look for its own.
+fn backfill(prometheus: &Path, scratch: &ScratchDir, text: &str) -> io::Result<()> {
+    let history = scratch.write("history.om", text)?;
+    // It comes with Prometheus.
+    let made = std::process::Command::new(prometheus.with_file_name("promtool"))
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([&history, &scratch.join("data")])
+        .output()?;
+    let why = || io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned());
+    if made.status.success() { Ok(()) } else { Err(why()) }
 }
 
 /// The configuration; JSON is YAML.

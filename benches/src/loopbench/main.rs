@@ -23,6 +23,12 @@ struct Args {
     /// Pods without GPUs.
     #[arg(long, default_value_t = 2_000)]
     other_pods: u32,
+    /// GPU pods that wait for a node.
+    #[arg(long, default_value_t = 0)]
+    waiting_pods: u32,
+    /// Different kinds of them.
+    #[arg(long, default_value_t = 20)]
+    waiting_kinds: u32,
     /// Ticks that are measured of each kind.
     #[arg(long, default_value_t = 15)]
     ticks: u32,
@@ -39,8 +45,10 @@ struct Report {
     findings: usize,
     /// Taking in all objects and a full window, and the first judgement.
     cold_ms: f64,
-    /// One pod changed; nothing is judged.
+    /// One pod changed; nothing is judged, the pods that wait are placed anew.
     one_change_ms: f64,
+    /// Pods that wait and would fit, in the last of those ticks.
+    fitting: usize,
     /// A scrape of every GPU; nothing is judged.
     scrape_ms: f64,
     /// A judgement of everything.
@@ -78,10 +86,12 @@ fn measure(args: &Args) -> Report {
     let mut kinds: [Vec<Duration>; 3] = Default::default();
     let mut last = None;
     for tick in 0..args.ticks {
-        let one = Delta { pods: vec![Change::Upsert(pod(args, tick))], ..Delta::default() };
-        kinds[0].push(timed(|| drop(reconcile(at(secs + 1), &mut state, &one, &policy))));
-        let seen = scraped(args, secs + 10);
-        kinds[1].push(timed(|| drop(reconcile(at(secs + 10), &mut state, &seen, &policy))));
+        let leaving = Pod { deleting: true, ..pod(args, tick) };
+        let one = Delta { pods: vec![Change::Upsert(leaving)], ..Delta::default() };
+        // Ten seconds are the longest pause between two placements.
+        kinds[0].push(timed(|| last = Some(reconcile(at(secs + 10), &mut state, &one, &policy))));
+        let seen = scraped(args, secs + 15);
+        kinds[1].push(timed(|| drop(reconcile(at(secs + 15), &mut state, &seen, &policy))));
         secs += SCRAPE_SECS;
         let nothing = Delta::default();
         kinds[2].push(timed(|| last = Some(reconcile(at(secs), &mut state, &nothing, &policy))));
@@ -96,6 +106,7 @@ fn measure(args: &Args) -> Report {
         findings: view.findings.len(),
         cold_ms,
         one_change_ms: one_change,
+        fitting: view.waiting.iter().filter(|w| matches!(w.fit, Fit::On { .. })).count(),
         scrape_ms: scrape,
         judge_ms: judge,
         state_mib,
@@ -132,7 +143,11 @@ fn resident_mib() -> f64 {
 fn fleet(args: &Args) -> Delta {
     Delta {
         nodes: (0..args.nodes).map(|n| Change::Upsert(node(n))).collect(),
-        pods: (0..args.gpu_pods + args.other_pods).map(|n| Change::Upsert(pod(args, n))).collect(),
+        pods: (0..args.gpu_pods + args.other_pods)
+            .map(|n| pod(args, n))
+            .chain((0..args.waiting_pods).map(|n| waiting_pod(args, n)))
+            .map(Change::Upsert)
+            .collect(),
         ..Delta::default()
     }
 }
@@ -143,11 +158,20 @@ fn node(n: u32) -> Node {
         name: format!("node-{n:05}").into(),
         uid: format!("uid-node-{n:05}").into(),
         created: Timestamp::EPOCH,
-        labels: Labels::default(),
+        labels: [
+            ("kubernetes.io/hostname", format!("node-{n:05}")),
+            ("zone", format!("z{}", n % 3)),
+        ]
+        .into_iter()
+        .collect(),
         taints: vec![],
         ready: true,
         unschedulable: false,
-        allocatable: Resources { gpus: vec![whole], ..Resources::default() },
+        allocatable: Resources {
+            cpu: MilliCpu::new(96_000),
+            gpus: vec![whole],
+            ..Resources::default()
+        },
         pods_max: Some(110),
         instance_type: Some("p4d.24xlarge".into()),
         region: Some("us-east-1".into()),
@@ -182,6 +206,33 @@ fn pod(args: &Args, n: u32) -> Pod {
         constraints: Default::default(),
         unschedulable: None,
     }
+}
+
+/// Every other kind asks for a zone, every fourth keeps away from its like.
+fn waiting_pod(args: &Args, n: u32) -> Pod {
+    let kind = n % args.waiting_kinds;
+    let mut pod = pod(args, args.gpu_pods + args.other_pods + n);
+    pod.node = None;
+    pod.phase = PodPhase::Pending;
+    pod.requests.gpus =
+        vec![GpuCount { resource: GpuResource::Whole, count: [1, 2, 4, 8][kind as usize % 4] }];
+    pod.requests.cpu = MilliCpu::new(u64::from(1 + kind) * 100);
+    pod.labels = [("app", format!("app-{kind}"))].into_iter().collect();
+    let mut constraints = Constraints::default();
+    if kind.is_multiple_of(2) {
+        constraints.node_selector.push(("zone".into(), format!("z{}", kind % 3).into()));
+    }
+    if kind.is_multiple_of(4) {
+        let operator = Operator::In(vec![format!("app-{kind}").into()]);
+        let requirements = vec![Requirement { key: "app".into(), operator }];
+        constraints.pod_anti_affinity.push(PodTerm {
+            selector: Some(LabelSelector { requirements }),
+            namespaces: NamespaceScope::All,
+            topology_key: "kubernetes.io/hostname".into(),
+        });
+    }
+    pod.constraints = constraints.into();
+    pod
 }
 
 /// One sample of every GPU; every fourth pod is idle.
@@ -222,6 +273,7 @@ fn table(report: &Report) -> String {
     line("findings", report.findings.to_string());
     line("cold: objects, window, judgement", format!("{:.1} ms", report.cold_ms));
     line("tick after one change", format!("{:.2} ms", report.one_change_ms));
+    line("waiting pods that would fit", report.fitting.to_string());
     line("tick with a scrape of all GPUs", format!("{:.1} ms", report.scrape_ms));
     line("tick with a judgement of all", format!("{:.1} ms", report.judge_ms));
     line("memory of the state", format!("{:.0} MiB", report.state_mib));

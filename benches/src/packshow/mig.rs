@@ -7,9 +7,10 @@ use gpu_autoscaler_model::{A100_40GB, GEOMETRIES, MigGeometry, MigOccupancy, Mig
 use gpu_autoscaler_planner::board::Board;
 use gpu_autoscaler_planner::demand::Demand;
 use gpu_autoscaler_planner::fleet::{
-    Amounts, Assignment, Devices, Fleet, Gpu, GpuPicker, Isolation, Node, NodeIndex, Sharing,
+    Amounts, Assignment, Devices, Fleet, Gpu, GpuPicker, Isolation, MigTable, Node, NodeIndex,
+    Sharing,
 };
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
 use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
 use crate::Printed;
@@ -133,6 +134,7 @@ fn request(profile: &str) -> PodKind {
         gpu: GpuRequest::Mig { profile: profile.into() },
         models: Vec::new(),
         isolation: Isolation::None,
+        links: Links::Any,
         extended: Vec::new(),
     })
 }
@@ -147,12 +149,12 @@ fn fleet(geometry: &'static MigGeometry) -> Fleet {
         gpu_model: geometry.model.as_ref().into(),
         allocatable,
         free: allocatable,
-        gpus: vec![Gpu::new(Sharing::Mig(geometry), 40_960); 8],
+        gpus: vec![Gpu::new(Sharing::Mig(MigTable::Listed(geometry)), 40_960); 8],
         picker: GpuPicker::Plan,
         tenants: Vec::new(),
         extended_free: Default::default(),
     };
-    Fleet { nodes: (0..GPUS / 8).map(node).collect() }
+    Fleet::new((0..GPUS / 8).map(node).collect())
 }
 
 /// What became of one stream.
@@ -168,7 +170,7 @@ struct Outcome {
 fn by_name(fleet: &Fleet, profile: usize) -> Option<Assignment> {
     for (index, node) in fleet.nodes.iter().enumerate() {
         for (gpu, state) in node.gpus.iter().enumerate() {
-            let Sharing::Mig(geometry) = state.sharing else { continue };
+            let Sharing::Mig(geometry) = &state.sharing else { continue };
             let start = geometry.legal_starts(state.mig, &geometry.profiles[profile]).next();
             if let Some(start) = start {
                 let devices = Devices::Mig { gpu: gpu as u8, profile: profile as u8, start };
@@ -212,8 +214,8 @@ fn run(geometry: &'static MigGeometry, mix: &[(&str, u32)], policy: Policy, seed
         {
             ends.pop_first();
             let (kind, assignment) = running[pod];
-            fleet.give_back(&kinds[kind].request, assignment);
-            board.changed(assignment.node);
+            fleet.unbind(&kinds[kind], assignment);
+            board.unbound(indices[kind], assignment.node);
         }
         let mut ticket = random.below(total as usize) as u32;
         let pick = mix.iter().position(|&(_, weight)| {
@@ -225,15 +227,15 @@ fn run(geometry: &'static MigGeometry, mix: &[(&str, u32)], policy: Policy, seed
         outcome.asked_slices += size(pick);
         let found = match policy {
             Policy::NameOrder => by_name(&fleet, profiles[pick]),
-            _ => board.best(&fleet, indices[pick], None),
+            _ => board.best(&fleet, indices[pick]),
         };
         // Exponential, from 53 uniform bits.
         let uniform = ((random.bits() >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
         let end = now + 1 + (-uniform.ln() * lifetime) as u64;
         match found {
             Some(assignment) => {
-                fleet.take(&kinds[pick].request, assignment);
-                board.changed(assignment.node);
+                fleet.bind(&kinds[pick], assignment);
+                board.bound(indices[pick], assignment.node);
                 ends.insert((end, running.len()));
                 running.push((pick, assignment));
             }

@@ -9,7 +9,7 @@ use gpu_autoscaler_planner::fleet::{
     Amounts, Fleet, Gpu, GpuPicker, Isolation, Node, Sharing, WHOLE_GPU_MILLI,
 };
 use gpu_autoscaler_planner::place::place;
-use gpu_autoscaler_planner::request::{GpuRequest, Pod, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, Pod, PodKind, Request};
 use gpu_autoscaler_planner::strategy::Strategy;
 
 use crate::Printed;
@@ -126,7 +126,7 @@ fn fleet_of(nodes: &[usize]) -> Fleet {
             extended_free: Default::default(),
         }
     };
-    Fleet { nodes: nodes.iter().enumerate().map(node).collect() }
+    Fleet::new(nodes.iter().enumerate().map(node).collect())
 }
 
 fn pods_of(pods: &[usize]) -> Vec<Pod> {
@@ -146,6 +146,7 @@ fn pods_of(pods: &[usize]) -> Vec<Pod> {
                 gpu,
                 models: Vec::new(),
                 isolation: Isolation::None,
+                links: Links::Any,
                 extended: Vec::new(),
             }),
             gang: None,

@@ -1,13 +1,19 @@
 //! The time of one decision, on one thread, in processor time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use benches::trace::Random;
-use gpu_autoscaler_model::{Taint, TaintEffect, Toleration};
+use gpu_autoscaler_model::{
+    Constraints, HostPort, LabelSelector, NamespaceScope, NodeSelectorTerm, Operator, PodTerm,
+    Requirement, SpreadConstraint, Taint, TaintEffect, Toleration,
+};
 use gpu_autoscaler_planner::board::{Board, KindIndex};
 use gpu_autoscaler_planner::demand::Demand;
-use gpu_autoscaler_planner::fleet::{Amounts, Fleet, Gpu, GpuPicker, Isolation, Node, Sharing};
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
+use gpu_autoscaler_planner::fleet::{
+    Amounts, Fleet, Gpu, GpuPicker, Identity, Isolation, Node, Sharing,
+};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
 use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
 use crate::Printed;
@@ -17,6 +23,7 @@ const SIZES: [(usize, f64); 2] = [(1_213, 10.0), (10_000, 60.0)];
 const MODELS: [&str; 4] = ["A100", "H100", "L4", "T4"];
 const ZONES: u64 = 3;
 const TEAMS: u64 = 8;
+const APPS: usize = 40;
 const KINDS: usize = 150;
 
 fn fleet(nodes: usize) -> Fleet {
@@ -34,7 +41,13 @@ fn fleet(nodes: usize) -> Fleet {
         Node {
             name: format!("node-{index:05}").into(),
             schedulable: true,
-            labels: [("zone".into(), format!("z{}", number / 7 % ZONES).into())].into(),
+            labels: [
+                ("kubernetes.io/hostname", format!("node-{index:05}")),
+                ("zone", format!("z{}", number / 7 % ZONES)),
+                ("disk", ["ssd", "hdd"][index / 3 % 2].to_owned()),
+            ]
+            .into_iter()
+            .collect(),
             taints: if index.is_multiple_of(5) { vec![dedicated] } else { Vec::new() },
             gpu_model: MODELS[index % 4].into(),
             allocatable,
@@ -45,7 +58,7 @@ fn fleet(nodes: usize) -> Fleet {
             extended_free: Default::default(),
         }
     };
-    Fleet { nodes: (0..nodes).map(node).collect() }
+    Fleet::new((0..nodes).map(node).collect())
 }
 
 fn kinds(random: &mut Random) -> Vec<PodKind> {
@@ -58,28 +71,78 @@ fn kinds(random: &mut Random) -> Vec<PodKind> {
                 memory_mib: (1 + random.below(30)) as u32 * 1_024,
             },
         };
-        let team: std::sync::Arc<str> = format!("t{}", random.below(TEAMS as usize)).into();
-        let in_zone = random.below(3) == 0;
         let models =
             if random.below(4) == 0 { vec![MODELS[random.below(4)].into()] } else { vec![] };
-        let request = Request {
+        let isolation = match gpu {
+            GpuRequest::Share { .. } if random.below(4) == 0 => Isolation::Cooperative,
+            _ => Isolation::None,
+        };
+        let mut kind = PodKind::plain(Request {
             cpu_milli: (1 + random.below(16)) as u64 * 1_000,
             memory_bytes: (1 + random.below(16)) as u64 * (1 << 30),
             gpu,
             models,
-            isolation: Isolation::None,
+            isolation,
+            links: Links::Any,
             extended: Vec::new(),
-        };
-        let mut kind = PodKind::plain(request);
-        if in_zone {
-            let zone = format!("z{}", random.below(3));
-            kind.constraints.node_selector.push(("zone".into(), zone.into()));
-        }
-        let toleration = Toleration { key: "team".into(), value: Some(team), effect: None };
-        kind.constraints.tolerations.push(toleration);
+        });
+        let app = format!("app-{}", random.below(APPS));
+        let labels = [("app", app.as_str())].into_iter().collect();
+        kind.identity = Arc::new(Identity { namespace: "default".into(), labels });
+        demand_everything(Arc::make_mut(&mut kind.constraints), &app, random);
         kind
     };
     (0..KINDS).map(|_| kind(random)).collect()
+}
+
+/// Everything that a pod can demand or prefer, each with some probability.
+fn demand_everything(demands: &mut Constraints, app: &str, random: &mut Random) {
+    let team: Arc<str> = format!("t{}", random.below(TEAMS as usize)).into();
+    demands.tolerations.push(Toleration { key: "team".into(), value: Some(team), effect: None });
+    if random.below(3) == 0 {
+        let zone = format!("z{}", random.below(ZONES as usize));
+        demands.node_selector.push(("zone".into(), zone.into()));
+    }
+    let selector = |app: &str| LabelSelector {
+        requirements: vec![Requirement {
+            key: "app".into(),
+            operator: Operator::In(vec![app.into()]),
+        }],
+    };
+    let term = |app: &str, key: &str| PodTerm {
+        selector: Some(selector(app)),
+        namespaces: NamespaceScope::These(vec!["default".into()]),
+        topology_key: key.into(),
+    };
+    let spread = |key: &str, max_skew| SpreadConstraint {
+        max_skew,
+        topology_key: key.into(),
+        selector: Some(selector(app)),
+        min_domains: None,
+        honor_node_affinity: true,
+        honor_taints: false,
+    };
+    let other = format!("app-{}", random.below(APPS));
+    match random.below(10) {
+        0 => demands.pod_affinity.push(term(app, "zone")),
+        1 => demands.pod_anti_affinity.push(term(&other, "kubernetes.io/hostname")),
+        2 => demands.spread.push(spread("zone", 1)),
+        3 => demands.spread.push(spread("kubernetes.io/hostname", 2)),
+        4 => demands.host_ports.push(HostPort {
+            ip: "".into(),
+            protocol: "TCP".into(),
+            port: 8_000 + random.below(4) as u16,
+        }),
+        _ => {}
+    }
+    if random.below(6) == 0 {
+        let operator = Operator::In(vec!["ssd".into()]);
+        let labels = vec![Requirement { key: "disk".into(), operator }];
+        demands.preferred_nodes.push((10, NodeSelectorTerm { labels, name: Vec::new() }));
+    }
+    if random.below(6) == 0 {
+        demands.preferred_pods.push((-5, term(&other, "zone")));
+    }
 }
 
 /// Processor time of this thread, in microseconds: other programs on the machine do not count.
@@ -92,7 +155,10 @@ fn cpu_micros() -> f64 {
 pub fn table(seed: u64) -> Printed {
     let mut broken = Vec::new();
     let mut rows = Vec::new();
-    println!("{KINDS} kinds of request with selectors, tolerations and models; default strategy");
+    println!(
+        "{KINDS} kinds of request with selectors, tolerations, models, isolation, pod affinity and \
+         anti-affinity,\nspread over zones and nodes, host ports and preferences; default strategy"
+    );
     println!(
         "{:>7} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10}",
         "nodes", "GPUs", "decisions", "mean us", "p50 us", "p99 us", "limit us"
@@ -108,17 +174,17 @@ pub fn table(seed: u64) -> Printed {
             (0..kinds.len()).map(|i| (i, board.add_kind(&fleet, &kinds[i]))).collect();
         // Each kind's first decision computes every node's cost; it is not one of those measured.
         indices.values().for_each(|&kind| {
-            board.best(&fleet, kind, None);
+            board.best(&fleet, kind);
         });
         let gpus: usize = fleet.nodes.iter().map(|node| node.gpus.len()).sum();
         let mut times = Vec::new();
         for _ in 0..gpus * 3 / 2 {
             let pick = random.below(kinds.len());
             let start = cpu_micros();
-            let found = board.best(&fleet, indices[&pick], None);
+            let found = board.best(&fleet, indices[&pick]);
             if let Some(assignment) = found {
-                fleet.take(&kinds[pick].request, assignment);
-                board.changed(assignment.node);
+                fleet.bind(&kinds[pick], assignment);
+                board.bound(indices[&pick], assignment.node);
             }
             times.push(cpu_micros() - start);
         }

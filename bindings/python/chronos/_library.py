@@ -14,7 +14,7 @@ INSTRUCTIONS = """\
 chronos: the library `{name}` was not found, so no GPU can be partitioned from this process.
   Linux:   pip install --force-reinstall chronos-gpu  (the wheel for your platform contains it),
            or install the tool with install.sh, which puts it into /usr/local/lib
-  macOS, Windows, FreeBSD: build it with `cargo build --release -p chronos -p chronos-c`
+  macOS, Windows, FreeBSD: there is no library for them in this version
   Elsewhere on disk: set CHRONOS_LIBRARY to its path
 This is {platform}, Python {python}. Tried:
   {tried}"""

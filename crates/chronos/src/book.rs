@@ -149,6 +149,11 @@ pub struct Contradiction {
     pub why: &'static str,
 }
 
+/// What is left of `gpu_secs` after `age_secs`.
+pub fn decayed(gpu_secs: f64, age_secs: f64) -> f64 {
+    gpu_secs * (-age_secs / USAGE_HALF_LIFE.as_secs_f64()).exp2()
+}
+
 /// GPU-seconds of one user, decayed.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Usage {
@@ -161,12 +166,17 @@ pub struct Usage {
 impl Usage {
     /// The usage as it counts at `now`.
     pub fn at(self, now: Boottime) -> f64 {
-        let age = now.since(self.at).as_secs_f64() / USAGE_HALF_LIFE.as_secs_f64();
-        self.gpu_secs * (-age).exp2()
+        decayed(self.gpu_secs, now.since(self.at).as_secs_f64())
+    }
+
+    /// To the thousandth of a second: a number that its text gives back exactly, so that the book
+    /// which is read is the book which was written.
+    fn of(gpu_secs: f64, at: Boottime) -> Self {
+        Self { gpu_secs: (gpu_secs * 1e3).round() / 1e3, at }
     }
 
     fn add(&mut self, gpu_secs: f64, now: Boottime) {
-        *self = Self { gpu_secs: self.at(now) + gpu_secs, at: now.max(self.at) };
+        *self = Self::of(self.at(now) + gpu_secs, now.max(self.at));
     }
 }
 
@@ -301,7 +311,7 @@ impl Book {
                 gone.ok_or_else(|| refuse("there is no such reservation"))?;
             }
             Event::Used { uid, gpu_secs, at } => {
-                self.usage.insert(*uid, Usage { gpu_secs: *gpu_secs, at: *at });
+                self.usage.insert(*uid, Usage::of(*gpu_secs, *at));
             }
             Event::Ended { id, at } => {
                 let lease = self.leases.remove(id).ok_or_else(|| refuse("no such lease"))?;

@@ -9,7 +9,9 @@
 //! * An operation that returned its lease has written it; one that has not may still have.
 //! * Signals go to members of a lease that is ending, never to a number read from a file.
 
-use crate::book::{Book, Event};
+use std::collections::BTreeMap;
+
+use crate::book::{Book, Event, decayed};
 use crate::expiry::Diligence;
 use crate::index;
 use crate::journal::{self, JournalError};
@@ -240,12 +242,26 @@ impl<W: World> Engine<W> {
         let mut fresh = Book::default();
         let opened = Event::Opened { boot, format: Book::FORMAT, serial: self.book.serial() };
         let mut events = vec![opened];
+        events.extend(self.carried_over(now)?);
         let calendar = self.world.calendar().map_err(Error::World)?;
         events.extend(calendar.into_iter().map(|r| Event::Reserved(Box::new(r))));
         for event in &events {
             fresh.apply(event).map_err(JournalError::from)?;
         }
         self.rewrite(fresh)
+    }
+
+    /// What users used before this boot, so that fair share does not forget it.
+    fn carried_over(&mut self, now: Now) -> Done<Vec<Event>, W> {
+        let mut users: BTreeMap<u32, f64> = BTreeMap::new();
+        for (uid, gpu_secs, ended) in self.world.used().map_err(Error::World)? {
+            let age = now.wall.since(ended).as_secs_f64();
+            *users.entry(uid).or_default() += decayed(gpu_secs, age);
+        }
+        let at = now.boot;
+        // Less than a GPU-second tells nobody apart.
+        let used = users.into_iter().filter(|(_, gpu_secs)| *gpu_secs >= 1.0);
+        Ok(used.map(|(uid, gpu_secs)| Event::Used { uid, gpu_secs, at }).collect())
     }
 
     fn rewrite(&mut self, book: Book) -> Done<(), W> {

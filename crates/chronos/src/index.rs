@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::book::Book;
 use crate::journal::crc32c;
 use crate::lease::{Lease, Reservation};
-use crate::packed::{Directory, Packed};
+use crate::packed::Packed;
 use crate::quantity::Boottime;
-use crate::queue::Queue;
+use crate::queue::{Line, Queue};
 use crate::world::Mark;
 
 /// Lines after the index at which a writer makes a new one: reading them takes about as long as
@@ -25,7 +25,7 @@ use crate::world::Mark;
 pub const LINES: usize = 128;
 
 /// Changes with the form of anything that is in an index; the test `the_layout_is_known` says when.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"chronos\x01";
 
@@ -43,7 +43,7 @@ pub struct Index {
     pub lines: usize,
 }
 
-/// All of a book but its records of tickets.
+/// All of a book but its tickets, which lie behind it.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Stored {
     pub boot: String,
@@ -51,7 +51,8 @@ pub(crate) struct Stored {
     pub usage: Vec<(u32, f64, Boottime)>,
     pub reservations: Vec<Reservation>,
     pub leases: Vec<Lease>,
-    pub directory: Directory,
+    /// How many tickets wait in each line.
+    pub lines_of_tickets: Vec<(Line, u32)>,
     pub file: u64,
     pub length: u64,
     pub lines: u64,
@@ -60,17 +61,16 @@ pub(crate) struct Stored {
 /// The bytes of the index of `book` at `mark`, which is after `lines` lines.
 pub fn write(book: &Book, mark: Mark, lines: usize) -> Vec<u8> {
     let (packed, kept, new) = book.tickets().parts();
-    let (directory, records) = Packed::pack(packed, &kept, &new);
+    let mut tickets = Vec::new();
     let stored = Stored {
-        directory,
+        lines_of_tickets: Packed::pack(packed, &kept, &new, &mut tickets),
         file: mark.file,
         length: mark.length,
         lines: lines as u64,
         ..book.stored()
     };
-    let mut bytes = vec![0; HEAD];
-    bytes = postcard::to_extend(&stored, bytes).expect("a book has an encoding");
-    bytes.extend_from_slice(&records);
+    let mut bytes = postcard::to_extend(&stored, vec![0; HEAD]).expect("a book has an encoding");
+    bytes.append(&mut tickets);
     let sum = crc32c(&bytes[HEAD..]);
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&LAYOUT.to_le_bytes());
@@ -85,9 +85,9 @@ pub fn read(bytes: Vec<u8>) -> Option<Index> {
     if head[..8] != MAGIC || number(8)? != LAYOUT || number(12)? != crc32c(&bytes[HEAD..]) {
         return None;
     }
-    let (mut stored, records) = postcard::take_from_bytes::<Stored>(&bytes[HEAD..]).ok()?;
-    let start = bytes.len() - records.len();
-    let packed = Packed::join(std::mem::take(&mut stored.directory), bytes, start)?;
+    let (stored, tickets) = postcard::take_from_bytes::<Stored>(&bytes[HEAD..]).ok()?;
+    let entries = bytes.len() - tickets.len();
+    let packed = Packed::open(bytes, entries, &stored.lines_of_tickets)?;
     let mark = Mark { file: stored.file, length: stored.length };
     let lines = usize::try_from(stored.lines).ok()?;
     Some(Index { book: Book::restored(stored, Queue::of(packed)), mark, lines })

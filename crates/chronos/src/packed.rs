@@ -1,131 +1,182 @@
-//! Tickets as the index keeps them: one record after another, unpacked when somebody asks.
+//! Tickets as the index keeps them: read where they lie, unpacked when somebody asks.
+//!
+//! The index of ten thousand tickets is one megabyte. What is compared to find a ticket lies in
+//! entries of one size, so that opening the index costs nothing for each of them.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
-
-use crate::lease::Ticket;
+use crate::lease::{Priority, Ticket};
 use crate::quantity::Boottime;
 use crate::queue::{Line, line_of};
 
+/// Bytes of an entry.
+const ENTRY: usize = 32;
+
+/// Bytes of a position in the order of names.
+const POSITION: usize = 4;
+
+/// Tickets that get their room together once one of them is unpacked.
+const CHUNK: usize = 64;
+
 /// What is known of a packed ticket without unpacking it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
-    /// Its user.
-    pub uid: u32,
-    /// Its priority.
-    pub priority: crate::lease::Priority,
+    /// Its user and priority.
+    pub line: Line,
     /// Since when it waits.
     pub since: Boottime,
     /// Until when it waits, at most.
     pub until: Boottime,
     /// Whether it resumes a lease.
     pub resumes: bool,
+    /// Where its record starts among the records.
+    start: u32,
     /// Bytes of its record.
-    pub length: u32,
+    length: u32,
 }
 
 impl Entry {
-    fn of(ticket: &Ticket, length: usize) -> Self {
-        let (uid, priority) = line_of(ticket);
+    fn to_bytes(self) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        bytes[..8].copy_from_slice(&self.since.as_nanos().to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.until.as_nanos().to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.start.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.length.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.line.0.to_le_bytes());
+        bytes[28] = match self.line.1 {
+            Priority::High => 0,
+            Priority::Normal => 1,
+            Priority::Low => 2,
+        };
+        bytes[29] = u8::from(self.resumes);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let long = |at: usize| u64::from_le_bytes(array(&bytes[at..at + 8]));
+        let short = |at: usize| u32::from_le_bytes(array(&bytes[at..at + 4]));
+        let priority = match bytes[28] {
+            0 => Priority::High,
+            1 => Priority::Normal,
+            _ => Priority::Low,
+        };
         Self {
-            uid,
-            priority,
-            since: ticket.since,
-            until: ticket.until,
-            resumes: ticket.resumes,
-            // A ticket has some hundred bytes: its texts are bounded where they are read.
-            length: u32::try_from(length).expect("a ticket is smaller than 4 GiB"),
+            line: (short(24), priority),
+            since: Boottime::from_nanos(long(0)),
+            until: Boottime::from_nanos(long(8)),
+            resumes: bytes[29] == 1,
+            start: short(16),
+            length: short(20),
         }
     }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the caller cut it to its length")
 }
 
 /// The packed tickets of an index.
 #[derive(Debug, Default)]
 pub(crate) struct Packed {
-    /// In the order of lines, within a line by age, then by name.
-    entries: Vec<Entry>,
-    /// Where the record of each entry starts, and where the last one ends.
-    starts: Vec<usize>,
-    /// The index as it was read; the records are at its end.
+    /// The index as it was read. At its end lie the entries in the order of lines, within a line by
+    /// age, then by name; then their positions in the order of names; then the records.
     bytes: Vec<u8>,
-    /// Positions in the order of names.
-    by_name: Vec<u32>,
+    /// Where the entries start.
+    entries: usize,
+    count: usize,
     lines: Vec<(Line, Range<u32>)>,
-    unpacked: Vec<OnceLock<Box<Ticket>>>,
-}
-
-/// What the index keeps of [`Packed`]; the rest follows from it.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Directory {
-    entries: Vec<Entry>,
-    by_name: Vec<u32>,
+    unpacked: Vec<OnceLock<Box<[OnceLock<Ticket>]>>>,
 }
 
 impl Packed {
-    /// Packs the tickets at `kept` of `old`, and `new` ones.
-    pub fn pack(old: &Self, kept: &[u32], new: &[&Ticket]) -> (Directory, Vec<u8>) {
+    /// Packs the tickets at `kept` of `old`, and `new` ones, behind `bytes`; returns how many
+    /// tickets each line has, in the order of lines.
+    pub fn pack(
+        old: &Self,
+        kept: &[u32],
+        new: &[&Ticket],
+        bytes: &mut Vec<u8>,
+    ) -> Vec<(Line, u32)> {
         let encode = |ticket: &&Ticket| {
             let record = postcard::to_allocvec(ticket).expect("a ticket has an encoding");
-            (Entry::of(ticket, record.len()), record)
+            let (line, since, until) = (line_of(ticket), ticket.since, ticket.until);
+            (Entry { line, since, until, resumes: ticket.resumes, start: 0, length: 0 }, record)
         };
         let fresh: Vec<(Entry, Vec<u8>)> = new.iter().map(encode).collect();
         let mut all: Vec<(Entry, &[u8])> =
             fresh.iter().map(|(entry, record)| (*entry, record.as_slice())).collect();
-        all.extend(kept.iter().map(|at| (*old.entry(*at), old.record(*at))));
-        all.sort_unstable_by_key(|(entry, record)| {
-            (entry.uid, entry.priority, entry.since, name(record))
-        });
-        let mut by_name: Vec<u32> = (0..).take(all.len()).collect();
-        by_name.sort_unstable_by_key(|at| name(all[*at as usize].1));
-        let records = all.iter().flat_map(|(_, record)| record.iter().copied()).collect();
-        let entries = all.iter().map(|(entry, _)| *entry).collect();
-        (Directory { entries, by_name }, records)
-    }
-
-    /// Joins a directory with its records, which are in `bytes` from `start` on; `None` when they do
-    /// not belong together.
-    pub fn join(directory: Directory, bytes: Vec<u8>, mut start: usize) -> Option<Self> {
-        let Directory { entries, by_name } = directory;
-        let mut starts = Vec::with_capacity(entries.len() + 1);
-        let mut lines: Vec<(Line, Range<u32>)> = Vec::new();
-        for (position, entry) in (0..).zip(&entries) {
-            starts.push(start);
-            start += entry.length as usize;
-            let line = (entry.uid, entry.priority);
+        all.extend(kept.iter().map(|at| (old.entry(*at), old.record(*at))));
+        all.sort_unstable_by_key(|(entry, record)| (entry.line, entry.since, name(record)));
+        let mut lines: Vec<(Line, u32)> = Vec::new();
+        let mut start = 0;
+        for (entry, record) in &mut all {
+            // Twenty thousand tickets of some hundred bytes: their texts are bounded where they
+            // are read.
+            let length = u32::try_from(record.len()).expect("a ticket is smaller than 4 GiB");
+            (entry.start, entry.length) = (start, length);
+            start += length;
+            bytes.extend_from_slice(&entry.to_bytes());
             match lines.last_mut() {
-                Some((last, positions)) if *last == line => positions.end = position + 1,
-                _ => lines.push((line, position..position + 1)),
+                Some((last, count)) if *last == entry.line => *count += 1,
+                _ => lines.push((entry.line, 1)),
             }
         }
-        starts.push(start);
-        if start != bytes.len() || by_name.len() != entries.len() {
-            return None;
+        let mut by_name: Vec<u32> = (0..).take(all.len()).collect();
+        by_name.sort_unstable_by_key(|at| name(all[*at as usize].1));
+        bytes.extend(by_name.iter().flat_map(|position| position.to_le_bytes()));
+        for (_, record) in all {
+            bytes.extend_from_slice(record);
         }
-        let unpacked = std::iter::repeat_with(OnceLock::new).take(entries.len()).collect();
-        Some(Self { entries, starts, bytes, by_name, lines, unpacked })
+        lines
+    }
+
+    /// The tickets of `lines`, which [`Packed::pack`] put into `bytes` from `entries` on.
+    pub fn open(bytes: Vec<u8>, entries: usize, lines: &[(Line, u32)]) -> Option<Self> {
+        let mut end = 0;
+        let places = lines.iter().map(|(line, count)| {
+            let start = end;
+            end += count;
+            (*line, start..end)
+        });
+        let lines = places.collect();
+        let count = end as usize;
+        let chunks = std::iter::repeat_with(OnceLock::new).take(count.div_ceil(CHUNK)).collect();
+        let packed = Self { bytes, entries, count, lines, unpacked: chunks };
+        let last = end.checked_sub(1).map(|last| packed.entry(last));
+        let length = last.map_or(0, |last| last.start as usize + last.length as usize);
+        (packed.records() + length == packed.bytes.len()).then_some(packed)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.count
     }
 
     /// Every position.
     pub fn positions(&self) -> Range<u32> {
-        // `pack` numbered them by u32.
-        0..self.entries.len() as u32
+        // `open` summed them up as u32.
+        0..self.count as u32
+    }
+
+    fn names(&self) -> usize {
+        self.entries + self.count * ENTRY
+    }
+
+    fn records(&self) -> usize {
+        self.names() + self.count * POSITION
     }
 
     /// What is known of the ticket at a position without unpacking it.
-    pub fn entry(&self, position: u32) -> &Entry {
-        &self.entries[position as usize]
+    pub fn entry(&self, position: u32) -> Entry {
+        let at = self.entries + position as usize * ENTRY;
+        Entry::from_bytes(&self.bytes[at..at + ENTRY])
     }
 
     fn record(&self, position: u32) -> &[u8] {
-        let at = position as usize;
-        &self.bytes[self.starts[at]..self.starts[at + 1]]
+        let entry = self.entry(position);
+        let at = self.records() + entry.start as usize;
+        &self.bytes[at..at + entry.length as usize]
     }
 
     /// The name of the ticket at a position.
@@ -135,8 +186,18 @@ impl Packed {
 
     /// The position of a name.
     pub fn position(&self, id: &str) -> Option<u32> {
-        let found = self.by_name.binary_search_by(|at| self.id(*at).cmp(id));
-        found.ok().map(|at| self.by_name[at])
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            let at = self.names() + middle * POSITION;
+            let position = u32::from_le_bytes(array(&self.bytes[at..at + POSITION]));
+            match self.id(position).cmp(id) {
+                std::cmp::Ordering::Equal => return Some(position),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
     }
 
     /// The lines, with the positions of their tickets.
@@ -146,9 +207,12 @@ impl Packed {
 
     /// The ticket at a position.
     pub fn ticket(&self, position: u32) -> &Ticket {
-        self.unpacked[position as usize].get_or_init(|| {
+        let at = position as usize;
+        let chunk = self.unpacked[at / CHUNK]
+            .get_or_init(|| std::iter::repeat_with(OnceLock::new).take(CHUNK).collect());
+        chunk[at % CHUNK].get_or_init(|| {
             let ticket = postcard::from_bytes(self.record(position));
-            Box::new(ticket.expect("the index was summed when it was read"))
+            ticket.expect("the index was summed when it was read")
         })
     }
 }

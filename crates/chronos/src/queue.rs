@@ -107,7 +107,7 @@ impl Queue {
     /// Tickets of one user, without those that resume a lease.
     pub fn asked_by(&self, uid: u32) -> usize {
         let entries = self.still_packed().map(|position| self.packed.entry(position));
-        let packed = entries.filter(|entry| entry.uid == uid && !entry.resumes).count();
+        let packed = entries.filter(|entry| entry.line.0 == uid && !entry.resumes).count();
         let lines = self.lines.range((uid, Priority::High)..=(uid, Priority::Low));
         let waiting = lines.flat_map(|(_, line)| line.values());
         packed + waiting.filter(|ticket| !ticket.resumes).count()

@@ -82,7 +82,7 @@ impl<W: World> Engine<W> {
         if self.world.members(lease).map_err(Error::World)?.is_empty() {
             return Err(refuse("no process has joined it".to_owned()).into());
         }
-        self.begin_move(&lease.id)?;
+        self.begin_move(&lease.id, None)?;
         // Nobody joins from here on.
         let members = self.world.members(lease).map_err(Error::World)?;
         let stopped = match self.world.suspend(lease, &members) {
@@ -104,7 +104,6 @@ impl<W: World> Engine<W> {
                 return Err(refuse(why.0).into());
             }
         };
-        let gpus = self.world.gpus().map_err(Error::World)?;
         let recorded = self.transact(|engine, now| {
             let current = engine.book.lease(&lease.id).cloned();
             let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
@@ -122,20 +121,30 @@ impl<W: World> Engine<W> {
                 ticket.until = now.boot.after(SUSPENDED_MAX);
                 events.push(Event::Queued(Box::new(ticket)));
             }
-            let granted = engine.schedule(&gpus, now, &events, None)?;
-            events.extend(granted);
             Ok((events, true))
-        })?;
+        });
+        let recorded = match recorded {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                // A full disk, say: the record says that it runs, so it does.
+                let _ = self.peek().and_then(|()| self.thaw(&lease.id));
+                return Err(error);
+            }
+        };
         if !recorded {
             // It is ending: its processes use their grace running.
             self.world.resume(lease, &members).map_err(Error::World)?;
             return Err(refuse("it has ended meanwhile".to_owned()).into());
         }
+        // Apart, so that a grant which the disk has no room for does not undo the suspension.
+        let gpus = self.world.gpus().map_err(Error::World)?;
+        self.transact(|engine, now| Ok((engine.schedule(&gpus, now, &[], None)?, ())))?;
         Ok(suspension)
     }
 
-    /// Writes down that this process is about to stop or start the processes of an active lease.
-    fn begin_move(&mut self, id: &LeaseId) -> Done<(), W> {
+    /// Writes down that this process is about to stop or start the processes of an active lease:
+    /// one that nobody alive is at, or that it takes over `from` somebody.
+    fn begin_move(&mut self, id: &LeaseId, from: Option<&ProcessId>) -> Done<(), W> {
         let by = self.world.own().map_err(Error::World)?;
         self.transact(|engine, _| {
             let lease = engine.book.lease(id).cloned();
@@ -143,7 +152,8 @@ impl<W: World> Engine<W> {
             if lease.phase != Phase::Active {
                 return Err(wrong_phase(&lease, "suspended").into());
             }
-            if lease.mover.as_ref().is_some_and(|mover| engine.world.alive(mover)) {
+            let other = lease.mover.as_ref().filter(|mover| Some(*mover) != from);
+            if other.is_some_and(|mover| engine.world.alive(mover)) {
                 let why = "it is being stopped or started already".to_owned();
                 return Err(Refusal::NotSuspendable { id: id.clone(), why }.into());
             }
@@ -166,7 +176,8 @@ impl<W: World> Engine<W> {
         moved.into_iter().filter(|(_, m)| self.world.alive(m)).map(|(id, _)| id).collect()
     }
 
-    /// Takes up leases whose processes somebody was stopping or starting when it was killed.
+    /// Takes up leases whose processes somebody was stopping or starting when it was killed, or
+    /// this very guard when it failed.
     pub(crate) fn take_over(&mut self) -> Done<(), W> {
         let moving: Vec<(LeaseId, ProcessId)> = self
             .book
@@ -174,11 +185,15 @@ impl<W: World> Engine<W> {
             .filter(|lease| lease.phase == Phase::Active)
             .filter_map(|lease| Some((lease.id.clone(), lease.mover.clone()?)))
             .collect();
+        if moving.is_empty() {
+            return Ok(());
+        }
+        let own = self.world.own().map_err(Error::World)?;
         for (id, mover) in moving {
-            if self.world.alive(&mover) {
+            if mover != own && self.world.alive(&mover) {
                 continue;
             }
-            match self.begin_move(&id) {
+            match self.begin_move(&id, Some(&mover)) {
                 Ok(()) => self.thaw(&id)?,
                 // Another guard was faster, or it has ended.
                 Err(Error::Refused(_)) => {}

@@ -3,6 +3,8 @@
 //! `os::Host` is this computer. The model test has a world of its own, in memory, that kills the
 //! caller at any step and tears any write.
 
+use gpu_autoscaler_model::Timestamp;
+
 use crate::book::Epitaph;
 use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
 use crate::quantity::{Boottime, Now};
@@ -152,6 +154,9 @@ pub trait World {
 
     /// Writes the durable line of a lease that is over. The same lease may be written twice.
     fn bury(&mut self, epitaph: &Epitaph) -> Result<(), Self::Fault>;
+
+    /// What leases that are over have used: user, GPU-seconds, and the date at which each ended.
+    fn used(&mut self) -> Result<Vec<(u32, f64, Timestamp)>, Self::Fault>;
 
     /// Windows of the calendar that were kept across a reboot.
     fn calendar(&mut self) -> Result<Vec<Reservation>, Self::Fault>;

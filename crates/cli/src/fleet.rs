@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gpu_autoscaler_controller::api::Status;
-use gpu_autoscaler_model::{PriceBook, Refusal};
+use gpu_autoscaler_controller::api::{Explanation, Rules, Status};
+use gpu_autoscaler_model::{ObjectKey, PriceBook, Refusal, View};
 use gpu_autoscaler_reconciler::{Outcome, Policy, State, reconcile};
 use gpu_autoscaler_telemetry::http::{self, Limits, Shown};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::exit::{Exit, Hint};
 use crate::gather::{self, Basis};
@@ -18,10 +18,10 @@ use crate::progress::Step;
 use crate::source::{self, Source, SourceArgs};
 
 /// Longest answer that is waited for.
-const LIMITS: Limits = Limits { time: Duration::from_secs(30), body_bytes: 1 << 30 };
+pub const LIMITS: Limits = Limits { time: Duration::from_secs(30), body_bytes: 1 << 30 };
 
 /// What is known of a fleet, and how.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fleet {
     /// From where, in words.
@@ -35,10 +35,13 @@ pub struct Fleet {
     /// What the loop found.
     #[serde(flatten)]
     pub status: Status,
+    /// The same in the loop's own types; a controller keeps them to itself.
+    #[serde(skip)]
+    view: Option<View>,
 }
 
 /// A pod for which nothing is decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// Its namespace.
@@ -92,6 +95,7 @@ impl Fleet {
             gaps: gathered.gaps,
             refused: outcome.report.refusals.iter().map(Refused::from).collect(),
             status: Status::from(&outcome.view),
+            view: Some(outcome.view.clone()),
         };
         (fleet, outcome)
     }
@@ -100,8 +104,36 @@ impl Fleet {
     pub fn keep_namespace(&mut self, namespace: &str) {
         self.refused.retain(|refused| refused.namespace == namespace);
         self.status.pods.retain(|pod| pod.namespace == namespace);
+        self.status.waiting.retain(|waiting| waiting.namespace == namespace);
         self.status.findings.retain(|finding| finding.namespace == namespace);
         self.status.unknown.retain(|u| u.namespace.as_deref() == Some(namespace));
+        self.status.namespaces.retain(|one| one.namespace == namespace);
+    }
+
+    /// Adds a part of the question that cannot be answered, and names it on standard error.
+    pub fn note(&mut self, gap: String) {
+        eprintln!("warning: {gap}");
+        self.gaps.push(gap);
+    }
+
+    /// GPU pods of that name, of one namespace or of all.
+    pub fn pods_named(&self, namespace: Option<&str>, name: &str) -> Vec<ObjectKey> {
+        let pods = self.status.pods.iter().map(|pod| (&pod.namespace, &pod.pod));
+        let refused = self.refused.iter().map(|refused| (&refused.namespace, &refused.pod));
+        let mut found: Vec<ObjectKey> = pods
+            .chain(refused)
+            .filter(|(of, pod)| namespace.is_none_or(|namespace| namespace == *of) && *pod == name)
+            .map(|(namespace, pod)| ObjectKey::new(namespace.as_str(), pod.as_str()))
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// All that is known of one pod; `None` for one that is not known, and of a controller, which
+    /// has to be asked.
+    pub fn explain(&self, rules: &Rules, pod: &ObjectKey) -> Option<Explanation> {
+        Explanation::of(self.view.as_ref()?, rules, pod)
     }
 
     /// Partly where something could not be read.
@@ -159,5 +191,6 @@ fn ask(server: &str) -> Result<Fleet> {
         gaps: Vec::new(),
         refused: Vec::new(),
         status,
+        view: None,
     })
 }

@@ -1,6 +1,8 @@
 //! What `status`, `plan` and `demo` print for people.
 
-use gpu_autoscaler_controller::api::{Amount, Finding, Pod, Status, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{
+    Amount, Finding, Pod, Status, Totals, Unknown, Usage, Waiting,
+};
 
 use crate::output::{Format, Rows, name, number, prose, word};
 
@@ -13,6 +15,21 @@ pub fn percent(share: Option<f64>) -> String {
 pub fn money(amount: Option<&Amount>) -> String {
     let rate = amount.and_then(Amount::rate);
     rate.map_or("-".into(), |rate| rate.hourly().to_string())
+}
+
+/// What a month of 720 hours costs, with two decimals; `-` where it is not known.
+pub fn monthly(amount: Option<&Amount>) -> String {
+    money(amount.and_then(Amount::monthly).as_ref())
+}
+
+/// What twelve such months cost; `-` where it is not known.
+pub fn yearly(amount: Option<&Amount>) -> String {
+    money(amount.and_then(Amount::yearly).as_ref())
+}
+
+/// Bytes in MiB, as exporters count them.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 /// Findings, one a row.
@@ -63,6 +80,23 @@ pub fn unknown(unknown: &[Unknown]) -> Rows {
         columns: vec![name("NODE"), number("GPUS"), name("POD"), prose("WHY")],
         rows: unknown.iter().map(row).collect(),
     }
+}
+
+/// Pods that wait for a node and what packing says of them, one a row.
+pub fn waiting(waiting: &[Waiting]) -> Rows {
+    let row = |w: &Waiting| {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let (gpus, fits_on) = (w.gpus.to_string(), or_dash(&w.fits_on));
+        vec![w.namespace.clone(), w.pod.clone(), gpus, fits_on, or_dash(&w.message)]
+    };
+    let columns = vec![
+        name("NAMESPACE"),
+        name("POD"),
+        number("GPUS"),
+        name("FITS ON"),
+        prose("PACKING SAYS"),
+    ];
+    Rows { columns, rows: waiting.iter().map(row).collect() }
 }
 
 /// Active pods and what they make of their GPUs, one a row.
@@ -132,6 +166,11 @@ pub fn totals(totals: &Totals) -> String {
         1 => format!(" ({what} of 1 more is not known)"),
         _ => format!(" ({what} of {count} more is not known)"),
     };
+    text.push_str(&format!(
+        "GPU utilization:  {} on average of pods that are measured, memory {}\n",
+        percent(totals.activity),
+        percent(totals.fb)
+    ));
     text.push_str(&format!(
         "Cost per hour:    {}{}\n",
         money(totals.cost_per_hour.as_ref()),

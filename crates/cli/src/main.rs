@@ -3,20 +3,27 @@
 //! Standard output is data, standard error is talk. Nothing is decided here: `plan` calls the
 //! same functions as the controller.
 
+mod advice;
 mod completions;
 mod convert;
+mod cost;
 mod demo;
 mod doctor;
 mod exit;
+mod explain;
 mod fleet;
 mod fleet_table;
 mod gather;
 mod input;
 mod lint;
+mod optimize;
 mod output;
 mod plan;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod replay;
+mod report;
 mod source;
 mod status;
 mod version;
@@ -48,6 +55,14 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show what every GPU is used for.
     Status(status::StatusArgs),
+    /// Say what would be done about every waste, why, and what it saves; nothing is done.
+    Optimize(optimize::OptimizeArgs),
+    /// Executive summary, utilization, cost and opportunities.
+    Report(report::ReportArgs),
+    /// Show every number of one pod or node, where it is from, and why this was decided.
+    Explain(explain::ExplainArgs),
+    /// Show what the fleet costs now; what was spent is not known in this release.
+    Cost(Box<cost::CostArgs>),
     /// Let a recording run through the loop, and show what it would have found and done, and when.
     Replay(replay::ReplayArgs),
     /// Check what is needed for a number: cluster, rights, labels, prices, metrics, clocks.
@@ -67,6 +82,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Optimize(args) => optimize::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Cost(args) => cost::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Lint(args) => lint::run(&args),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use gpu_autoscaler_controller::api::{Finding, Totals, Unknown, Usage};
+use gpu_autoscaler_controller::api::{Finding, Totals, Unknown, Usage, Waiting};
 use gpu_autoscaler_model::{Action, Effect, Timestamp};
 use gpu_autoscaler_reconciler::{Outcome, Policy};
 use schemars::JsonSchema;
@@ -60,6 +60,8 @@ pub struct PlanReport {
     pub found: Vec<Finding>,
     /// Pods for which nothing is decided.
     pub refused: Vec<Refused>,
+    /// Of those refused, the pods that wait for a node: where each would fit, or why nowhere.
+    pub waiting: Vec<Waiting>,
     /// GPUs whose use is not known.
     pub unknown: Vec<Unknown>,
     /// What the controller would do.
@@ -145,6 +147,7 @@ fn report(now: Timestamp, fleet: Fleet, outcome: &Outcome) -> PlanReport {
             .collect(),
         found: fleet.status.findings,
         refused: fleet.refused,
+        waiting: fleet.status.waiting,
         unknown: fleet.status.unknown,
         effects: outcome.effects.iter().flat_map(planned).collect(),
         unreadable: fleet.gaps,
@@ -207,6 +210,7 @@ fn text(report: &PlanReport, format: Format) -> String {
         }
         let mut sections = vec![
             ("Not decided", refused_rows(report)),
+            ("Waiting", fleet_table::waiting(&report.waiting)),
             ("Unknown", fleet_table::unknown(&report.unknown)),
         ];
         if format == Format::Wide {

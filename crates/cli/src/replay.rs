@@ -261,9 +261,14 @@ impl Replay {
     }
 
     fn text(&self, format: Format) -> String {
+        let width = output::width().unwrap_or(100).max(40);
         let mut text = format!("=== Replay, {} to {} ===\n", self.from, self.to);
         if format != Format::Summary {
-            text.push_str(&self.rows().text(format));
+            for one in &self.changes {
+                let head = format!("{}  {:<8}  {} {}", one.at, one.what, one.object, one.reason);
+                text.push_str(&format!("{head}\n"));
+                text.push_str(&output::wrapped("    ", &one.message, width));
+            }
             if !self.findings.is_empty() {
                 text.push_str("\n=== At the end ===\n");
                 text.push_str(&fleet_table::findings(&self.findings, format).text(format));

@@ -52,6 +52,7 @@ fn text(fleet: &Fleet, format: Format) -> String {
         let sections = [
             ("", fleet_table::pods(status, format)),
             ("=== Waste ===\n", fleet_table::findings(&status.findings, format)),
+            ("=== Waiting ===\n", fleet_table::waiting(&status.waiting)),
             ("=== Unknown ===\n", fleet_table::unknown(&status.unknown)),
         ];
         for (title, rows) in sections.iter().filter(|(_, rows)| !rows.rows.is_empty()) {
@@ -60,5 +61,10 @@ fn text(fleet: &Fleet, format: Format) -> String {
     }
     text.push_str("\n=== Summary ===\n");
     text.push_str(&fleet_table::totals(&status.totals));
+    if status.totals.activity.is_some_and(|mean| mean < 0.5) {
+        text.push_str(
+            "\nOn average less than half is used: `gpu-autoscaler optimize` says what to do.\n",
+        );
+    }
     text
 }

@@ -5,8 +5,10 @@
 //! what is not known is `null`.
 
 mod answers;
+mod waiting;
 
 pub use answers::{Explanation, List, Problem, Rules, Verdict};
+pub use waiting::Waiting;
 
 use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
@@ -32,6 +34,11 @@ pub struct Status {
     pub unknown: Vec<Unknown>,
     /// Active pods that request GPUs.
     pub pods: Vec<Pod>,
+    /// Namespaces with pods that hold GPUs.
+    pub namespaces: Vec<Namespace>,
+    /// Those of them that wait for a node.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// Nodes with GPUs.
     pub nodes: Vec<Node>,
     /// GPUs and GPU instances that are measured.
@@ -54,6 +61,12 @@ pub struct Totals {
     pub cost_per_hour: Option<Amount>,
     /// GPU nodes without a known price.
     pub nodes_unpriced: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request, 0 to 1.
+    pub activity: Option<f64>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured, 0 to 1.
+    pub fb: Option<f64>,
+    /// What GPUs that no pod holds cost; `null` unless every node and pod has a price.
+    pub not_held_per_hour: Option<Amount>,
     /// Nodes with GPUs by how they are paid for.
     pub by_capacity_type: Vec<CapacityTotals>,
     /// Nodes that are underutilized; `null` when that is not known of any node.
@@ -98,6 +111,16 @@ impl From<model::Rate> for Amount {
 }
 
 impl Amount {
+    /// What a month of 720 hours of it costs; `None` when it does not fit.
+    pub fn monthly(&self) -> Option<Self> {
+        self.rate()?.monthly().map(Self::from)
+    }
+
+    /// What twelve such months cost; `None` when it does not fit.
+    pub fn yearly(&self) -> Option<Self> {
+        self.rate()?.yearly().map(Self::from)
+    }
+
     /// Reads it back as money per hour; `None` for text that no program of ours wrote.
     pub fn rate(&self) -> Option<model::Rate> {
         model::Rate::parse(&self.amount, self.currency.parse().ok()?).ok()
@@ -344,6 +367,8 @@ pub struct Pod {
     pub model: Option<String>,
     /// What it makes of them.
     pub usage: Option<Usage>,
+    /// What they cost; `null` before it is bound, and where no price is known.
+    pub cost_per_hour: Option<Amount>,
     /// How much of them is wasted, a finding or not.
     pub score: Option<Score>,
 }
@@ -359,7 +384,54 @@ impl From<&model::PodView> for Pod {
             devices: pod.devices.iter().map(ToString::to_string).collect(),
             model: pod.model.as_ref().map(ToString::to_string),
             usage: pod.usage.as_ref().map(Usage::from),
+            cost_per_hour: pod.rate.map(Amount::from),
             score: pod.score.map(Score::from),
+        }
+    }
+}
+
+/// What the pods of a namespace hold, and what they make of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Namespace {
+    /// Its name.
+    pub namespace: String,
+    /// Pods that hold GPUs.
+    pub pods: u32,
+    /// Those of which the use is known.
+    pub pods_measured: u32,
+    /// GPUs, slices and replicas that they hold.
+    pub gpus: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request, 0 to 1.
+    pub activity: Option<f64>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured, 0 to 1.
+    pub fb: Option<f64>,
+    /// What they hold costs.
+    pub cost_per_hour: Option<Amount>,
+    /// Pods whose part has no price.
+    pub pods_unpriced: u32,
+    /// Findings that stand.
+    pub findings: u32,
+    /// What following their recommendations would save.
+    pub saving_per_hour: Option<Amount>,
+    /// Findings whose saving is not known.
+    pub findings_unpriced: u32,
+}
+
+impl From<&model::NamespaceView> for Namespace {
+    fn from(it: &model::NamespaceView) -> Self {
+        Self {
+            namespace: it.namespace.to_string(),
+            pods: it.pods,
+            pods_measured: it.pods_measured,
+            gpus: it.gpus,
+            activity: it.activity.map(model::Ratio::as_f64),
+            fb: it.fb.map(model::Ratio::as_f64),
+            cost_per_hour: it.rate.map(Amount::from),
+            pods_unpriced: it.pods_unpriced,
+            findings: it.findings,
+            saving_per_hour: it.saving.map(Amount::from),
+            findings_unpriced: it.findings_unpriced,
         }
     }
 }
@@ -492,6 +564,9 @@ impl From<&model::Totals> for Totals {
             gpus_requested: totals.gpus_requested,
             cost_per_hour: totals.cost.map(Amount::from),
             nodes_unpriced: totals.nodes_unpriced,
+            activity: totals.activity.map(model::Ratio::as_f64),
+            fb: totals.fb.map(model::Ratio::as_f64),
+            not_held_per_hour: totals.not_held.map(Amount::from),
             by_capacity_type: totals.by_capacity_type.iter().map(CapacityTotals::from).collect(),
             nodes_underutilized: totals.nodes_underutilized,
             saving_per_hour: totals.saving.map(Amount::from),
@@ -511,6 +586,8 @@ impl From<&model::View> for Status {
             hardware: view.hardware.iter().map(Hardware::from).collect(),
             unknown: view.unknown.iter().map(Unknown::from).collect(),
             pods: view.pods.iter().map(Pod::from).collect(),
+            namespaces: view.namespaces.iter().map(Namespace::from).collect(),
+            waiting: view.waiting.iter().map(Waiting::from).collect(),
             nodes: view.nodes.iter().map(Node::from).collect(),
             devices: view.devices.iter().map(Device::from).collect(),
         }

@@ -1,5 +1,6 @@
 //! Whether the controller is alive and ready, and what is missing where it is not.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,8 +19,11 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// How often the loop beats when it has nothing else to do.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// How long a failed write is told of. A refused one is tried again after five minutes.
-const WRITE_FAULT_MAX: Duration = Duration::from_secs(600);
+/// How long a refused write is told of: until it has been tried again, if it is still wanted.
+pub const REFUSED_TOLD: Duration = Duration::from_secs(310);
+
+/// The same for one that was not answered.
+pub const UNANSWERED_TOLD: Duration = Duration::from_secs(60);
 
 /// Longest description of a fault, in characters.
 const FAULT_CHARS_MAX: usize = 300;
@@ -177,19 +181,21 @@ pub struct Part {
     pub fault: Option<String>,
 }
 
-/// How the last write to the cluster went.
+/// How the last writes to the cluster went.
 #[derive(Clone, Debug, Default)]
 pub struct WriteHealth {
-    /// When it failed, and why; nothing when it did not.
-    pub failed: Option<(Instant, Arc<str>)>,
+    /// Kinds of action of which the last one failed, until when that is told, and why. Apart,
+    /// because a condition that can be written says nothing about Events that cannot.
+    pub failed: BTreeMap<&'static str, (Instant, Arc<str>)>,
 }
 
 impl WriteHealth {
     /// Nothing for a failure so old that, were it still wanted, the write would have been tried
     /// again.
     fn fault(&self) -> Option<String> {
-        let (at, why) = self.failed.as_ref()?;
-        (at.elapsed() <= WRITE_FAULT_MAX).then(|| format!("the last one failed: {why}"))
+        let now = Instant::now();
+        let mut failed = self.failed.iter().filter(|(_, (until, _))| now < *until);
+        failed.next().map(|(action, (_, why))| format!("the last `{action}` failed: {why}"))
     }
 }
 

@@ -92,8 +92,8 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let health = Arc::new(health);
     let routes = routes::router(view, Rules::from(&policy.waste)).merge(page::router());
     let routes = routes.merge(http::metrics_routes(Arc::clone(&metrics), Arc::clone(&health)));
-    serve(served, routes, &stopped);
-    serve(probes, http::probe_routes(Arc::clone(&health)), &stopped);
+    let served = serve(served, routes, &stopped);
+    let probes = serve(probes, http::probe_routes(Arc::clone(&health)), &stopped);
 
     let (effect_out, effects) = mpsc::channel(performer::QUEUE_MAX);
     let (receipt_out, receipts) = mpsc::channel(performer::QUEUE_MAX);
@@ -134,6 +134,12 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
         && let Err(error) = electing.await
     {
         warn!(%error, "the elector did not end");
+    }
+    // The probes answer for as long as anything else does.
+    for server in [served, probes].into_iter().flatten() {
+        if let Err(error) = server.await {
+            warn!(%error, "a server did not end");
+        }
     }
     Ok(())
 }
@@ -202,10 +208,12 @@ async fn open(bind: &Bind) -> Result<Option<TcpListener>> {
     Ok(Some(listener))
 }
 
-fn serve(listener: Option<TcpListener>, routes: axum::Router, stopped: &watch::Receiver<bool>) {
-    if let Some(listener) = listener {
-        tokio::spawn(http::serve(listener, routes, until(stopped.clone())));
-    }
+fn serve(
+    listener: Option<TcpListener>,
+    routes: axum::Router,
+    stopped: &watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    Some(tokio::spawn(http::serve(listener?, routes, until(stopped.clone()))))
 }
 
 async fn until(mut flag: watch::Receiver<bool>) {

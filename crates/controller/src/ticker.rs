@@ -9,7 +9,7 @@ use gpu_autoscaler_reconciler::{Policy, State, reconcile};
 use gpu_autoscaler_store::Writer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, field, info, info_span, warn};
 
 use crate::clock;
 use crate::faults::Faults;
@@ -185,6 +185,8 @@ impl Ticker {
         let began = Instant::now();
         let pending = std::mem::take(&mut self.pending);
         self.pending_since = None;
+        let span = info_span!("reconcile", effects = field::Empty, findings = field::Empty);
+        let _entered = span.enter();
         let outcome = match &mut self.state {
             Some(state) => reconcile(now, state, &pending, &self.policy),
             None => {
@@ -203,6 +205,8 @@ impl Ticker {
                 reconcile(now, state, &Delta::default(), &self.policy)
             }
         };
+        span.record("effects", outcome.effects.len());
+        span.record("findings", outcome.view.findings.len());
         self.due = Instant::now() + outcome.wake.since(now);
         let report = &outcome.report;
         if report.samples_ahead > 0 || report.samples_unplaced > 0 {

@@ -47,6 +47,12 @@ impl Labels {
     }
 }
 
+impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self::new(pairs.into_iter().map(|(key, value)| (key.into(), value.into())))
+    }
+}
+
 /// What a node offers or a pod requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {

@@ -287,6 +287,24 @@ impl Rate {
         self.0.nanos.checked_mul(720).map(|nanos| Money { nanos, ..self.0 })
     }
 
+    /// What twelve such months cost.
+    ///
+    /// `None` when it does not fit.
+    pub fn yearly(self) -> Option<Money> {
+        self.0.nanos.checked_mul(720 * 12).map(|nanos| Money { nanos, ..self.0 })
+    }
+
+    /// The sum of those that are known; `None` for nothing, and where currencies differ.
+    pub fn sum_of_known<'r>(mut rates: impl Iterator<Item = &'r Self>) -> Option<Self> {
+        let first = *rates.next()?;
+        rates.try_fold(first, |sum, rate| sum.checked_add(*rate))
+    }
+
+    /// The difference of two rates; `None` when the currencies differ or it does not fit.
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
     /// What `millis` milliseconds cost, rounded to the nearest nano-unit.
     ///
     /// Rounds once per call: sum the milliseconds first. `None` when it does not fit.

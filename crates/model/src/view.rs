@@ -21,6 +21,8 @@ pub struct View {
     pub devices: Arc<[DeviceView]>,
     /// GPU pods that are active, by namespace and name.
     pub pods: Arc<[PodView]>,
+    /// Namespaces with pods that hold GPUs, by name.
+    pub namespaces: Arc<[NamespaceView]>,
     /// What stands, worst first.
     pub findings: Arc<[Finding]>,
     /// Devices whose hardware needs a look, by node and device.
@@ -29,10 +31,81 @@ pub struct View {
     pub unknown: Arc<[UnknownGpus]>,
     /// GPU pods for which nothing was decided at that judgement.
     pub refusals: Arc<[Refusal]>,
+    /// GPU pods that wait for a node, by namespace and name.
+    pub waiting: Arc<[WaitingView]>,
     /// Totals.
     pub totals: Totals,
     /// Whether some policy consents to act.
     pub acting: bool,
+}
+
+/// A GPU pod that waits for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingView {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub pod: ObjectKey,
+    /// GPUs, slices or replicas that it requests.
+    pub gpus: u32,
+    /// Why the scheduler could not place it, in the scheduler's words.
+    pub scheduler_says: Option<Arc<str>>,
+    /// What packing says.
+    pub fit: Fit,
+}
+
+/// Where a waiting pod would fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// On this node, when all that wait are placed together.
+    On {
+        /// Which.
+        node: NodeName,
+    },
+    /// Nowhere, or packing does not say.
+    Nowhere(NoFit),
+}
+
+/// Why packing names no node for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoFit {
+    /// In one word.
+    pub reason: NoFitReason,
+    /// In one sentence, with the value and the limit.
+    pub message: Arc<str>,
+    /// What would make it fit, where that is known.
+    pub hint: Option<Arc<str>>,
+}
+
+/// Why packing names no node for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoFitReason {
+    /// What it requests makes no sense on any fleet.
+    Invalid,
+    /// It has a constraint that packing does not cover exactly.
+    LeftToScheduler,
+    /// There is no node.
+    NoNode,
+    /// Others were looked at first.
+    Postponed,
+    /// No node has room.
+    NoRoom,
+    /// A member of its gang fits nowhere.
+    Gang,
+}
+
+impl NoFitReason {
+    /// The word that users and programs read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::LeftToScheduler => "LeftToScheduler",
+            Self::NoNode => "NoNode",
+            Self::Postponed => "Postponed",
+            Self::NoRoom => "NoRoom",
+            Self::Gang => "Gang",
+        }
+    }
 }
 
 /// A node with GPUs.
@@ -103,8 +176,37 @@ pub struct PodView {
     pub model: Option<GpuModel>,
     /// What it makes of them; `None` where that is not known.
     pub usage: Option<PodUsage>,
+    /// What they cost per hour; `None` before it is bound, and where no price is known.
+    pub rate: Option<Rate>,
     /// How much of them is wasted, a finding or not; `None` where `usage` is.
     pub score: Option<WasteScore>,
+}
+
+/// What the pods of a namespace hold, and what they make of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamespaceView {
+    /// Its name.
+    pub namespace: Arc<str>,
+    /// Pods that hold GPUs.
+    pub pods: u32,
+    /// Those of which the use is known.
+    pub pods_measured: u32,
+    /// GPUs, slices and replicas that they hold.
+    pub gpus: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request.
+    pub activity: Option<Ratio>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured.
+    pub fb: Option<Ratio>,
+    /// What they hold costs per hour; `None` when no price is known or the currencies differ.
+    pub rate: Option<Rate>,
+    /// Pods whose part has no price.
+    pub pods_unpriced: u32,
+    /// Findings that stand.
+    pub findings: u32,
+    /// What following their recommendations would save per hour; `None` when none is known.
+    pub saving: Option<Rate>,
+    /// Findings whose saving is not known.
+    pub findings_unpriced: u32,
 }
 
 /// Sums over the cluster.
@@ -123,6 +225,13 @@ pub struct Totals {
     pub cost: Option<Rate>,
     /// GPU nodes without a known price.
     pub nodes_unpriced: u32,
+    /// Mean share of compute of the measured pods, weighted by what they request.
+    pub activity: Option<Ratio>,
+    /// Mean share of framebuffer, likewise, of those of which it is measured.
+    pub fb: Option<Ratio>,
+    /// What GPUs that no pod holds cost per hour; `None` unless every node and every pod that
+    /// holds GPUs has a price.
+    pub not_held: Option<Rate>,
     /// GPU nodes by how they are paid for: all of [`CapacityType`], and `None` where not known.
     pub by_capacity_type: Vec<CapacityTotals>,
     /// GPU nodes that are underutilized; `None` when that is not known of any node.

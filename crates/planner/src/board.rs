@@ -1,8 +1,10 @@
 //! The cost of every node for every kind of request, kept up to date change by change.
 
-use crate::fit::standing_obstacle;
+use std::cmp::Reverse;
+
+use crate::fit::{Obstacle, standing_obstacle};
 use crate::fleet::{Assignment, Devices, Fleet, GPUS_PER_NODE_MAX, NodeIndex};
-use crate::neighborhood::Neighborhood;
+use crate::neighbors::{Neighbors, Watcher};
 use crate::request::{GpuRequest, PodKind, Request};
 use crate::strategy::outlook::prices::{NodeSurvey, Prices, Survey};
 use crate::strategy::{Scorer, mix};
@@ -32,6 +34,7 @@ pub struct Board {
     changes: Vec<NodeIndex>,
     decisions: u64,
     market: Market,
+    neighbors: Neighbors,
     /// Raised when every number has to be computed again.
     epoch: u64,
 }
@@ -86,6 +89,7 @@ impl Board {
             changes: Vec::new(),
             decisions: 0,
             market: Market::default(),
+            neighbors: Neighbors::of(fleet),
             epoch: 0,
         };
         board.open_market(fleet);
@@ -96,6 +100,12 @@ impl Board {
     pub fn set_scorer(&mut self, scorer: Scorer, fleet: &Fleet) {
         self.scorer = scorer;
         self.epoch += 1;
+        self.open_market(fleet);
+    }
+
+    /// Begins anew with `fleet`, from which every pod that was [bound](Board::bound) is gone.
+    pub fn restart(&mut self, fleet: &Fleet) {
+        self.decisions = 0;
         self.open_market(fleet);
     }
 
@@ -118,7 +128,7 @@ impl Board {
         };
     }
 
-    /// Adds a kind of request.
+    /// Adds a kind of request. `fleet` is as it is now.
     pub fn add_kind(&mut self, fleet: &Fleet, pod: &PodKind) -> KindIndex {
         let barred: Vec<bool> =
             fleet.nodes.iter().map(|node| standing_obstacle(node, pod).is_some()).collect();
@@ -133,35 +143,49 @@ impl Board {
             // Not the board's epoch, so that all costs are computed at the first decision.
             epoch: u64::MAX,
         });
+        self.neighbors.add_kind(fleet, pod);
         KindIndex(self.kinds.len() - 1)
     }
 
-    /// Notes that `node` has changed.
+    /// Notes that `node` has changed, but for pods of a kind that came or went.
     pub fn changed(&mut self, node: NodeIndex) {
         self.changes.push(node);
     }
 
-    /// The cheapest assignment of the kind on a node that `neighborhood` allows; `None` when it
-    /// fits nowhere.
-    pub fn best(
-        &mut self,
-        fleet: &Fleet,
-        kind: KindIndex,
-        neighborhood: Option<&Neighborhood>,
-    ) -> Option<Assignment> {
+    /// Notes that a pod of the kind was bound to `node`.
+    pub fn bound(&mut self, kind: KindIndex, node: NodeIndex) {
+        self.changes.push(node);
+        self.neighbors.note(kind.0, node, true);
+    }
+
+    /// Notes that a pod of the kind that was bound to `node` is gone.
+    pub fn unbound(&mut self, kind: KindIndex, node: NodeIndex) {
+        self.changes.push(node);
+        self.neighbors.note(kind.0, node, false);
+    }
+
+    /// The obstacle that the pods on the node at this position are to the kind.
+    pub fn neighbor_obstacle(&mut self, kind: KindIndex, node: usize) -> Option<Obstacle> {
+        self.neighbors.obstacle(kind.0, node)
+    }
+
+    /// The assignment of the kind on the nodes that it prefers most, of those the cheapest;
+    /// `None` when it fits nowhere.
+    pub fn best(&mut self, fleet: &Fleet, kind: KindIndex) -> Option<Assignment> {
         self.decisions += 1;
         self.follow_market(fleet);
+        let watcher = self.neighbors.to(kind.0);
         let kind = &mut self.kinds[kind.0];
         kind.catch_up(&self.scorer, &self.market, fleet, &self.changes, self.epoch);
         let index = match self.scorer {
             Scorer::Random { seed } => {
                 let decision = mix(seed ^ mix(self.decisions));
                 let fitting = kind.costs.iter().enumerate().filter(|&(index, &cost)| {
-                    cost != UNFIT && neighborhood.is_none_or(|n| n.allows(index))
+                    cost != UNFIT && watcher.is_none_or(|w| w.shut()[index] == 0)
                 });
                 fitting.map(|(i, _)| (mix(decision ^ i as u64), i)).min()?.1
             }
-            _ => kind.cheapest(neighborhood)?,
+            _ => kind.cheapest(watcher)?,
         };
         // A position in the list of nodes, which is indexed by 32 bits.
         let node = NodeIndex(index as u32);
@@ -193,19 +217,23 @@ impl Board {
 }
 
 impl Kind {
-    /// The first node of the lowest cost and price.
-    fn cheapest(&self, neighborhood: Option<&Neighborhood>) -> Option<usize> {
+    /// The first node of the lowest cost and price, among those that the kind prefers most.
+    fn cheapest(&self, watcher: Option<&Watcher>) -> Option<usize> {
         let mut lowest = UNFIT;
         let mut at = None;
-        if let Some(neighborhood) = neighborhood {
-            for (index, &cost) in self.costs.iter().enumerate() {
-                if cost == UNFIT || !neighborhood.allows(index) {
+        if let Some(watcher) = watcher {
+            let mut best = (Reverse(i32::MIN), UNFIT);
+            let neighbors = watcher.shut().iter().zip(watcher.preference());
+            for (index, (&cost, (&shut, &preference))) in
+                self.costs.iter().zip(neighbors).enumerate()
+            {
+                if cost == UNFIT || shut > 0 {
                     continue;
                 }
                 let price = self.prices.get(usize::from(self.classes[index])).copied();
-                let cost = cost + price.unwrap_or(0);
-                if cost < lowest {
-                    (lowest, at) = (cost, Some(index));
+                let key = (Reverse(preference), cost + price.unwrap_or(0));
+                if key < best {
+                    (best, at) = (key, Some(index));
                 }
             }
             return at;
@@ -244,6 +272,7 @@ impl Kind {
                 Devices::Whole { .. } => true,
                 Devices::Share { gpu, .. }
                 | Devices::Replicas { gpu, .. }
+                | Devices::Clients { gpu, .. }
                 | Devices::Mig { gpu, .. } => node.gpus[usize::from(gpu)].is_free(),
             };
             self.classes[index] = class_of(survey, takes_free_gpus);
@@ -273,19 +302,23 @@ impl Kind {
         }
         if self.prices_version != market.version && !market.prices.per_milli.is_empty() {
             self.prices_version = market.version;
-            self.reprice(&market.prices);
+            let memory_mib = match scorer {
+                Scorer::Default(outlook) => outlook.share_memory_mib,
+                _ => 0,
+            };
+            self.reprice(&market.prices, self.request.gpu_milli_of(memory_mib));
         }
     }
 
-    /// The price of each class for this kind.
-    fn reprice(&mut self, prices: &Prices) {
-        let (milli, gpus) = match self.request.gpu {
+    /// The price of each class for this kind, which takes `milli` thousandths of a GPU.
+    fn reprice(&mut self, prices: &Prices, milli: u32) {
+        let gpus = match self.request.gpu {
             GpuRequest::None => {
                 self.prices.clear();
                 return;
             }
-            GpuRequest::Whole { count } => (self.request.gpu_milli(), usize::from(count)),
-            _ => (self.request.gpu_milli(), 1),
+            GpuRequest::Whole { count } => usize::from(count),
+            _ => 1,
         };
         self.prices.clear();
         for (shape, per_milli) in prices.per_milli.iter().enumerate() {

@@ -5,14 +5,14 @@
 
 mod neighbors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{MigOccupancy, NodeSelectorTerm, TaintEffect, Toleration};
 
 use crate::fleet::{Assignment, Devices, Fleet, GpuPicker, Isolation, Node, Sharing};
-use crate::request::{GpuRequest, Pod};
+use crate::request::{GpuRequest, Links, Pod};
 
 /// A fault of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,10 @@ pub enum FaultKind {
     Model,
     /// The devices are not those that were asked for.
     Devices,
+    /// NVLink does not join all of its GPUs.
+    Links,
+    /// The MPS server of a GPU would have to serve two users at a time.
+    MixedUsers,
     /// Its neighbors on the GPU are kept apart less than it asks.
     Isolation,
     /// More is granted than is free.
@@ -94,6 +98,8 @@ impl fmt::Display for Fault {
             FaultKind::Taint => write!(f, "a taint is not tolerated"),
             FaultKind::Model => write!(f, "the GPU model will not do"),
             FaultKind::Devices => write!(f, "the devices are not those that were asked for"),
+            FaultKind::Links => write!(f, "NVLink does not join all of the GPUs"),
+            FaultKind::MixedUsers => write!(f, "an MPS server serves one user at a time"),
             FaultKind::Isolation => write!(f, "isolation is weaker than asked"),
             FaultKind::Overcommitted { resource, granted, free } => {
                 write!(f, "{granted} of {resource} granted, but only {free} free")
@@ -117,6 +123,7 @@ struct Granted {
     compute: BTreeMap<usize, u64>,
     memory_mib: BTreeMap<usize, u64>,
     replicas: BTreeMap<usize, u64>,
+    users: BTreeMap<usize, BTreeSet<u32>>,
     mig: BTreeMap<usize, Vec<(u8, u8)>>,
     extended: BTreeMap<Arc<str>, u64>,
 }
@@ -158,7 +165,7 @@ fn term_holds(node: &Node, term: &NodeSelectorTerm) -> bool {
     let mut any = false;
     for requirement in &term.labels {
         any = true;
-        if !requirement.operator.holds(node.labels.get(&requirement.key).map(AsRef::as_ref)) {
+        if !requirement.operator.holds(node.labels.get(&requirement.key)) {
             return false;
         }
     }
@@ -200,7 +207,7 @@ fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind>
         return Some(FaultKind::Unschedulable);
     }
     for (key, value) in &kind.constraints.node_selector {
-        if node.labels.get(key).is_none_or(|label| label != value) {
+        if node.labels.get(key) != Some(&**value) {
             return Some(FaultKind::NodeAffinity);
         }
     }
@@ -233,23 +240,41 @@ fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind>
     if !devices_match(node, &request.gpu, devices) {
         return Some(FaultKind::Devices);
     }
+    if request.links == Links::NvLink && !joined(node, devices) {
+        return Some(FaultKind::Links);
+    }
     let weakest = match devices {
         Devices::None | Devices::Whole { .. } => Isolation::Hardware,
-        Devices::Share { gpu, .. } | Devices::Replicas { gpu, .. } | Devices::Mig { gpu, .. } => {
-            match node.gpus[usize::from(gpu)].sharing {
-                Sharing::Exclusive | Sharing::Mig(_) => Isolation::Hardware,
-                Sharing::Mps { .. } => Isolation::Driver,
-                Sharing::Fraction => Isolation::Cooperative,
-                Sharing::TimeSlicing { .. } => Isolation::None,
-            }
-        }
+        Devices::Share { gpu, .. }
+        | Devices::Replicas { gpu, .. }
+        | Devices::Clients { gpu, .. }
+        | Devices::Mig { gpu, .. } => match node.gpus[usize::from(gpu)].sharing {
+            Sharing::Exclusive | Sharing::Mig(_) => Isolation::Hardware,
+            Sharing::Mps { .. } => Isolation::Driver,
+            Sharing::Fraction => Isolation::Cooperative,
+            Sharing::TimeSlicing { .. } => Isolation::None,
+        },
     };
     (weakest < request.isolation).then_some(FaultKind::Isolation)
 }
 
+/// Whether NVLink joins all of `devices`, and where the kubelet picks, all it may pick.
+fn joined(node: &Node, devices: Devices) -> bool {
+    let Devices::Whole { gpus } = devices else { return true };
+    let picked = |position: usize| match node.picker {
+        GpuPicker::Plan => gpus >> position & 1 == 1,
+        GpuPicker::Kubelet => true,
+    };
+    let cliques: Vec<Option<u8>> = (0..node.gpus.len())
+        .filter(|&position| picked(position))
+        .map(|position| node.gpus[position].clique)
+        .collect();
+    cliques.windows(2).all(|pair| pair[0] == pair[1]) && !cliques.contains(&None)
+}
+
 /// Whether `devices` are of the kind and size that `request` asks for.
 fn devices_match(node: &Node, request: &GpuRequest, devices: Devices) -> bool {
-    let sharing = |gpu: u8| node.gpus.get(usize::from(gpu)).map(|gpu| gpu.sharing);
+    let sharing = |gpu: u8| node.gpus.get(usize::from(gpu)).map(|gpu| &gpu.sharing);
     match (request, devices) {
         (GpuRequest::None, Devices::None) => true,
         (GpuRequest::Whole { count }, Devices::Whole { gpus }) => {
@@ -265,12 +290,21 @@ fn devices_match(node: &Node, request: &GpuRequest, devices: Devices) -> bool {
         ) => {
             compute >= *compute_milli
                 && memory >= *memory_mib
-                && sharing(gpu) == Some(Sharing::Fraction)
+                && sharing(gpu) == Some(&Sharing::Fraction)
                 && node.picker == GpuPicker::Plan
         }
         (GpuRequest::Replicas { count }, Devices::Replicas { gpu, count: granted }) => {
             granted == *count
                 && matches!(sharing(gpu), Some(Sharing::TimeSlicing { .. } | Sharing::Mps { .. }))
+        }
+        (
+            GpuRequest::Clients { processes, user },
+            Devices::Clients { gpu, processes: granted, user: of },
+        ) => {
+            granted == *processes
+                && of == *user
+                && node.picker == GpuPicker::Plan
+                && matches!(sharing(gpu), Some(Sharing::Mps { .. }))
         }
         (
             GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. },
@@ -313,6 +347,10 @@ fn add(granted: &mut Granted, pod: &Pod, devices: Devices) {
         Devices::Replicas { gpu, count } => {
             *granted.replicas.entry(gpu.into()).or_default() += u64::from(count);
         }
+        Devices::Clients { gpu, processes, user } => {
+            *granted.replicas.entry(gpu.into()).or_default() += u64::from(processes);
+            granted.users.entry(gpu.into()).or_default().insert(user);
+        }
         Devices::Mig { gpu, profile, start } => {
             granted.mig.entry(gpu.into()).or_default().push((profile, start));
         }
@@ -349,6 +387,12 @@ fn overcommitted(node: &Node, granted: &Granted) -> Vec<FaultKind> {
         at_most("GPU memory", of(&granted.memory_mib), gpu.memory_free_mib.into());
         at_most("GPU replicas", of(&granted.replicas), gpu.replicas_free.into());
     }
+    for (&index, users) in &granted.users {
+        let served = node.gpus.get(index).and_then(|gpu| gpu.mps_user);
+        if users.iter().chain(&served).collect::<BTreeSet<_>>().len() > 1 {
+            faults.push(FaultKind::MixedUsers);
+        }
+    }
     for (&index, instances) in &granted.mig {
         if !legal_mig_layout(node, index, instances) {
             faults.push(FaultKind::IllegalMigLayout);
@@ -361,7 +405,7 @@ fn overcommitted(node: &Node, granted: &Granted) -> Vec<FaultKind> {
 /// by slice.
 fn legal_mig_layout(node: &Node, gpu: usize, instances: &[(u8, u8)]) -> bool {
     let Some(gpu) = node.gpus.get(gpu) else { return false };
-    let Sharing::Mig(geometry) = gpu.sharing else { return false };
+    let Sharing::Mig(geometry) = &gpu.sharing else { return false };
     let mut owners = [0_u32; 8];
     for (slice, count) in owners.iter_mut().enumerate() {
         *count += u32::from(gpu.mig.slices >> slice & 1);

@@ -29,6 +29,16 @@ impl Demand {
         self.total += 1;
     }
 
+    /// Takes away one request that was added; one that was not changes nothing.
+    pub fn forget(&mut self, request: &Request) {
+        let Some(count) = self.counts.get_mut(request) else { return };
+        *count -= 1;
+        self.total -= 1;
+        if *count == 0 {
+            self.counts.remove(request);
+        }
+    }
+
     /// How many requests were added.
     pub fn len(&self) -> u64 {
         self.total

@@ -1,13 +1,11 @@
 //! Whether a request fits on a node, and on which of its devices.
 
-use std::sync::Arc;
-
 use gpu_autoscaler_model::{
     Constraints, MigGeometry, MigProfileSpec, NodeSelectorTerm, TaintEffect,
 };
 
 use crate::fleet::{Devices, Gpu, GpuPicker, Node, Sharing};
-use crate::request::{GpuRequest, PodKind, Request};
+use crate::request::{GpuRequest, Links, PodKind, Request};
 
 /// What keeps a pod from a node, in the order in which it is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,18 +59,34 @@ pub fn standing_obstacle(node: &Node, pod: &PodKind) -> Option<Obstacle> {
 
 /// Whether the node selector and the required node affinity match.
 pub fn node_affinity_holds(node: &Node, constraints: &Constraints) -> bool {
-    constraints.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    constraints.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(&**value))
         && constraints.node_terms.as_ref().is_none_or(|terms| any_term_matches(node, terms))
 }
 
 fn any_term_matches(node: &Node, terms: &[NodeSelectorTerm]) -> bool {
-    let matches = |term: &NodeSelectorTerm| {
-        let label = |key: &Arc<str>| node.labels.get(key).map(|value| value.as_ref());
-        !(term.labels.is_empty() && term.name.is_empty())
-            && term.labels.iter().all(|r| r.operator.holds(label(&r.key)))
-            && term.name.iter().all(|r| r.operator.holds(Some(&node.name)))
-    };
-    terms.iter().any(matches)
+    terms.iter().any(|term| term_matches(node, term))
+}
+
+fn term_matches(node: &Node, term: &NodeSelectorTerm) -> bool {
+    !(term.labels.is_empty() && term.name.is_empty())
+        && term.labels.iter().all(|r| r.operator.holds(node.labels.get(&r.key)))
+        && term.name.iter().all(|r| r.operator.holds(Some(&node.name)))
+}
+
+/// What a taint that only prefers to keep a pod away weighs: as much as the heaviest preference
+/// that a pod can name.
+const TAINT_WEIGHT: i32 = 100;
+
+/// How much a pod with these constraints prefers `node`, whoever is there: the weights of the
+/// terms that match, less those of taints that prefer to keep it away.
+pub fn standing_preference(node: &Node, constraints: &Constraints) -> i32 {
+    let matching = constraints.preferred_nodes.iter().filter(|(_, term)| term_matches(node, term));
+    let wished: i32 = matching.map(|(weight, _)| weight).sum();
+    let repelling = node.taints.iter().filter(|taint| {
+        taint.effect == TaintEffect::PreferNoSchedule
+            && !constraints.tolerations.iter().any(|t| t.tolerates(taint))
+    });
+    repelling.fold(wished, |sum, _| sum - TAINT_WEIGHT)
 }
 
 /// Whether every taint that keeps pods away is tolerated.
@@ -110,7 +124,7 @@ fn isolation_holds(gpu: &Gpu, request: &Request) -> bool {
 
 /// Whether `gpu` is shared in the way that `request` asks for.
 fn serves(gpu: &Gpu, request: &GpuRequest, picker: GpuPicker) -> bool {
-    match (request, gpu.sharing) {
+    match (request, &gpu.sharing) {
         (GpuRequest::None, _) => false,
         (GpuRequest::Whole { .. }, Sharing::Exclusive | Sharing::Fraction) => true,
         // Of unequal shares the kubelet would know nothing.
@@ -118,7 +132,11 @@ fn serves(gpu: &Gpu, request: &GpuRequest, picker: GpuPicker) -> bool {
         (
             GpuRequest::Replicas { count },
             Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas },
-        ) => *count <= replicas,
+        ) => count <= replicas,
+        // The kubelet would mix users.
+        (GpuRequest::Clients { processes, .. }, Sharing::Mps { replicas }) => {
+            processes <= replicas && picker == GpuPicker::Plan
+        }
         (GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. }, Sharing::Mig(geometry)) => {
             mig_profile(geometry, request).is_some()
         }
@@ -195,19 +213,22 @@ pub fn shortage(node: &Node, request: &Request) -> Option<Obstacle> {
 pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices)) {
     match request.gpu {
         GpuRequest::None => visit(Devices::None),
-        GpuRequest::Whole { count } => {
-            let mut gpus = 0_u32;
-            let mut found = 0;
-            for (position, gpu) in node.gpus.iter().enumerate() {
-                if found < count && gpu.is_free() && serves(gpu, &request.gpu, node.picker) {
-                    gpus |= 1 << position;
-                    found += 1;
+        GpuRequest::Whole { count } => match request.links {
+            Links::Any => each_whole(node, request, count, &|_| true, visit),
+            Links::NvLink => {
+                let clique_of = |position: usize| node.gpus[position].clique;
+                for position in 0..node.gpus.len() {
+                    let Some(clique) = clique_of(position) else { continue };
+                    // Each clique once, at its first GPU; all of them where the kubelet picks.
+                    let seen = (0..position).any(|before| clique_of(before) == Some(clique));
+                    let all = || node.gpus.iter().all(|gpu| gpu.clique == Some(clique));
+                    if !seen && (node.picker == GpuPicker::Plan || all()) {
+                        let of = |gpu: &Gpu| gpu.clique == Some(clique);
+                        each_whole(node, request, count, &of, visit);
+                    }
                 }
             }
-            if found == count {
-                visit(Devices::Whole { gpus });
-            }
-        }
+        },
         _ => {
             for (position, gpu) in node.gpus.iter().enumerate() {
                 if !serves(gpu, &request.gpu, node.picker)
@@ -223,6 +244,28 @@ pub fn each_choice(node: &Node, request: &Request, visit: &mut dyn FnMut(Devices
     }
 }
 
+/// Visits the first `count` free GPUs that `will_do`.
+fn each_whole(
+    node: &Node,
+    request: &Request,
+    count: u16,
+    will_do: &dyn Fn(&Gpu) -> bool,
+    visit: &mut dyn FnMut(Devices),
+) {
+    let mut gpus = 0_u32;
+    let mut found = 0;
+    for (position, gpu) in node.gpus.iter().enumerate() {
+        let serves = gpu.is_free() && serves(gpu, &request.gpu, node.picker);
+        if found < count && serves && will_do(gpu) {
+            gpus |= 1 << position;
+            found += 1;
+        }
+    }
+    if found == count {
+        visit(Devices::Whole { gpus });
+    }
+}
+
 fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn FnMut(Devices)) {
     match *request {
         GpuRequest::Share { compute_milli, memory_mib } => {
@@ -235,8 +278,14 @@ fn each_choice_on(gpu: &Gpu, position: u8, request: &GpuRequest, visit: &mut dyn
                 visit(Devices::Replicas { gpu: position, count });
             }
         }
+        GpuRequest::Clients { processes, user } => {
+            let ours = gpu.mps_user.is_none_or(|of| of == user);
+            if ours && gpu.replicas_free >= processes {
+                visit(Devices::Clients { gpu: position, processes, user });
+            }
+        }
         _ => {
-            let Sharing::Mig(geometry) = gpu.sharing else { return };
+            let Sharing::Mig(geometry) = &gpu.sharing else { return };
             let Some((index, profile)) = mig_profile(geometry, request) else { return };
             // The start of the fill order comes first: of equal costs the first choice wins.
             let preferred = geometry.fill_order_start(gpu.mig, profile);

@@ -1,11 +1,12 @@
 //! The fleet as packing sees it: what each node and each of its GPUs has left.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{Constraints, HostPort, MigGeometry, MigOccupancy, PodTerm, Taint};
+use gpu_autoscaler_model::{Constraints, Labels, MigGeometry, MigOccupancy, Taint};
 
-use crate::request::Request;
+use crate::request::{PodKind, Request};
 
 /// One thousandth of a GPU's compute, or of a GPU where its memory is the scarcer share.
 pub const WHOLE_GPU_MILLI: u16 = 1000;
@@ -15,11 +16,12 @@ pub const WHOLE_GPU_MILLI: u16 = 1000;
 /// The largest machine on sale has 16; a set of GPUs is a bit mask of 32.
 pub const GPUS_PER_NODE_MAX: usize = 32;
 
-/// All nodes on which a pod may be placed, in the fixed order that breaks ties.
+/// All nodes on which a pod may be placed, in the fixed order that breaks ties. A clone shares
+/// every node that neither changes.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     /// The nodes; a [`NodeIndex`] is a position in this list.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Arc<Node>>,
 }
 
 /// Position of a node in [`Fleet::nodes`].
@@ -45,7 +47,7 @@ pub struct Node {
     /// Ready and not cordoned.
     pub schedulable: bool,
     /// All its labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Labels,
     /// Its taints.
     pub taints: Vec<Taint>,
     /// The model of its GPUs; empty where it has none or the model is not known.
@@ -65,14 +67,14 @@ pub struct Node {
 }
 
 /// A pod that is bound to a node, as far as others look at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tenant {
     /// Who it is to others.
     pub identity: Arc<Identity>,
-    /// Its required anti-affinity, which keeps others away as well.
-    pub anti_affinity: Vec<PodTerm>,
-    /// The ports of the host that it has.
-    pub host_ports: Vec<HostPort>,
+    /// What it demands: its anti-affinity keeps others away, its ports are taken.
+    pub constraints: Arc<Constraints>,
+    /// It is being deleted: topology spread does not count it any more.
+    pub leaving: bool,
 }
 
 /// Who a pod is to others.
@@ -81,17 +83,14 @@ pub struct Identity {
     /// Its namespace.
     pub namespace: Arc<str>,
     /// Its labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Labels,
 }
 
 impl Tenant {
     /// What a pod with these constraints is to others once it is bound.
-    pub fn of(identity: &Arc<Identity>, constraints: &Constraints) -> Self {
-        Self {
-            identity: identity.clone(),
-            anti_affinity: constraints.pod_anti_affinity.clone(),
-            host_ports: constraints.host_ports.clone(),
-        }
+    pub fn of(identity: &Arc<Identity>, constraints: &Arc<Constraints>) -> Self {
+        let (identity, constraints) = (identity.clone(), constraints.clone());
+        Self { identity, constraints, leaving: false }
     }
 }
 
@@ -115,14 +114,19 @@ pub struct Gpu {
     pub memory_free_mib: u32,
     /// Compute that no pod was granted, in thousandths.
     pub compute_free_milli: u16,
-    /// Replicas that no pod has; 0 where it is not shared by replicas.
+    /// Replicas or client processes that no pod has; 0 where it is not shared by them.
     pub replicas_free: u16,
+    /// The user whose processes its MPS server serves; `None` while it serves none.
+    pub mps_user: Option<u32>,
+    /// Which GPUs of the node NVLink joins to it: those of the same number. `None` where that is
+    /// not known.
+    pub clique: Option<u8>,
     /// What MIG instances take of it.
     pub mig: MigOccupancy,
 }
 
 /// How pods may use a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// By one pod at a time.
     Exclusive,
@@ -133,14 +137,52 @@ pub enum Sharing {
         /// How many.
         replicas: u16,
     },
-    /// By equal replicas, each one client process of an MPS server.
+    /// By client processes of an MPS server, which serves one user at a time. Where the kubelet
+    /// picks, each is an equal replica.
     Mps {
-        /// How many.
+        /// The most client processes; see [`mps_clients`](crate::sharing::mps_clients).
         replicas: u16,
     },
     /// By MIG instances.
-    Mig(&'static MigGeometry),
+    Mig(MigTable),
 }
+
+/// Where MIG instances may lie. What a node reports stands above our tables.
+#[derive(Clone, Debug)]
+pub enum MigTable {
+    /// As our tables have it for the model.
+    Listed(&'static MigGeometry),
+    /// As the node reports it (`nvmlDeviceGetGpuInstancePossiblePlacements`).
+    Reported(Arc<MigGeometry>),
+}
+
+impl MigTable {
+    /// The table of a GPU of `product`: the one that its node reports, else ours; `None` for a
+    /// model without MIG of which nothing is reported.
+    pub fn of(product: &str, reported: Option<Arc<MigGeometry>>) -> Option<Self> {
+        reported.map(Self::Reported).or_else(|| MigGeometry::for_product(product).map(Self::Listed))
+    }
+}
+
+impl Deref for MigTable {
+    type Target = MigGeometry;
+
+    fn deref(&self) -> &MigGeometry {
+        match self {
+            Self::Listed(geometry) => geometry,
+            Self::Reported(geometry) => geometry,
+        }
+    }
+}
+
+impl PartialEq for MigTable {
+    fn eq(&self, other: &Self) -> bool {
+        // Nearly always the same table; comparing its text takes long.
+        std::ptr::eq::<MigGeometry>(&**self, &**other) || **self == **other
+    }
+}
+
+impl Eq for MigTable {}
 
 /// How strongly pods on one GPU are kept apart; a stronger kind satisfies a weaker demand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +211,8 @@ impl Gpu {
             memory_free_mib: memory_mib,
             compute_free_milli: WHOLE_GPU_MILLI,
             replicas_free,
+            mps_user: None,
+            clique: None,
             mig: MigOccupancy::default(),
         }
     }
@@ -191,6 +235,8 @@ impl Gpu {
         self.compute_free_milli == other.compute_free_milli
             && self.memory_free_mib == other.memory_free_mib
             && self.replicas_free == other.replicas_free
+            && self.mps_user == other.mps_user
+            && self.clique == other.clique
             && self.mig == other.mig
             && self.memory_mib == other.memory_mib
             && self.sharing == other.sharing
@@ -198,7 +244,7 @@ impl Gpu {
 
     /// What a pod on it may rely on, in thousandths of the GPU: the scarcer of memory and compute.
     pub fn free_milli(&self) -> u16 {
-        match self.sharing {
+        match &self.sharing {
             Sharing::Exclusive => {
                 if self.is_free() {
                     WHOLE_GPU_MILLI
@@ -218,7 +264,7 @@ impl Gpu {
             Sharing::TimeSlicing { replicas } | Sharing::Mps { replicas } => {
                 let whole = u32::from(WHOLE_GPU_MILLI);
                 // `replicas_free <= replicas`, so the quotient is at most 1000.
-                (u32::from(self.replicas_free) * whole / u32::from(replicas.max(1))) as u16
+                (u32::from(self.replicas_free) * whole / u32::from((*replicas).max(1))) as u16
             }
             Sharing::Mig(geometry) => {
                 let taken = self.mig.slices.count_ones() as u16;
@@ -264,6 +310,15 @@ pub enum Devices {
         gpu: u8,
         /// How many of its replicas.
         count: u16,
+    },
+    /// Client processes of the MPS server of one GPU.
+    Clients {
+        /// Its position in [`Node::gpus`].
+        gpu: u8,
+        /// How many processes.
+        processes: u16,
+        /// Whose.
+        user: u32,
     },
     /// A MIG instance.
     Mig {
@@ -337,9 +392,15 @@ impl Node {
                 let gpu = &mut self.gpus[usize::from(gpu)];
                 gpu.replicas_free = gpu.replicas_free.checked_sub(count).expect(short);
             }
+            Devices::Clients { gpu, processes, user } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                assert!(gpu.mps_user.is_none_or(|of| of == user), "{short}");
+                gpu.mps_user = Some(user);
+                gpu.replicas_free = gpu.replicas_free.checked_sub(processes).expect(short);
+            }
             Devices::Mig { gpu, profile, start } => {
                 let gpu = &mut self.gpus[usize::from(gpu)];
-                let Sharing::Mig(geometry) = gpu.sharing else { panic!("{short}") };
+                let Sharing::Mig(geometry) = &gpu.sharing else { panic!("{short}") };
                 let profile = &geometry.profiles[usize::from(profile)];
                 assert!(geometry.may_place(gpu.mig, profile, start), "{short}");
                 gpu.mig = gpu.mig.with(profile, start);
@@ -360,7 +421,8 @@ impl Node {
             Devices::Whole { gpus } => {
                 for gpu in positions(gpus) {
                     let gpu = &mut self.gpus[gpu];
-                    *gpu = Gpu::new(gpu.sharing, gpu.memory_mib);
+                    let clique = gpu.clique;
+                    *gpu = Gpu { clique, ..Gpu::new(gpu.sharing.clone(), gpu.memory_mib) };
                 }
             }
             Devices::Share { gpu, compute_milli, memory_mib } => {
@@ -371,9 +433,17 @@ impl Node {
             Devices::Replicas { gpu, count } => {
                 self.gpus[usize::from(gpu)].replicas_free += count;
             }
+            Devices::Clients { gpu, processes, .. } => {
+                let gpu = &mut self.gpus[usize::from(gpu)];
+                gpu.replicas_free += processes;
+                if gpu.sharing == (Sharing::Mps { replicas: gpu.replicas_free }) {
+                    // The last process is gone, and with it the server's user.
+                    gpu.mps_user = None;
+                }
+            }
             Devices::Mig { gpu, profile, start } => {
                 let gpu = &mut self.gpus[usize::from(gpu)];
-                if let Sharing::Mig(geometry) = gpu.sharing {
+                if let Sharing::Mig(geometry) = &gpu.sharing {
                     gpu.mig = gpu.mig.without(&geometry.profiles[usize::from(profile)], start);
                 }
             }
@@ -387,19 +457,64 @@ pub fn positions(set: u32) -> impl Iterator<Item = usize> {
 }
 
 impl Fleet {
+    /// A fleet of these nodes.
+    pub fn new(nodes: Vec<Node>) -> Self {
+        Self { nodes: nodes.into_iter().map(Arc::new).collect() }
+    }
+
+    /// Framebuffer of the GPU in the middle of those that are shared by fractions, in MiB; 0 where
+    /// it is not known. A share by memory counts as its part of such a GPU.
+    pub fn share_memory_mib(&self) -> u32 {
+        let gpus = self.nodes.iter().flat_map(|node| &node.gpus);
+        let shared = gpus.filter(|gpu| gpu.sharing == Sharing::Fraction && gpu.memory_mib > 0);
+        let mut known: Vec<u32> = shared.map(|gpu| gpu.memory_mib).collect();
+        known.sort_unstable();
+        known.get(known.len() / 2).copied().unwrap_or(0)
+    }
+
+    /// Puts a node in the place of the one of its name, in a fleet that is sorted by name.
+    pub fn upsert(&mut self, node: Node) {
+        match self.nodes.binary_search_by(|other| other.name.cmp(&node.name)) {
+            Ok(at) => self.nodes[at] = Arc::new(node),
+            Err(at) => self.nodes.insert(at, Arc::new(node)),
+        }
+    }
+
+    /// Removes the node of this name, if there is one, from a fleet that is sorted by name.
+    pub fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.nodes.binary_search_by(|other| (*other.name).cmp(name)) {
+            self.nodes.remove(at);
+        }
+    }
+
     /// The node at `index`.
     pub fn node(&self, index: NodeIndex) -> &Node {
         &self.nodes[index.0 as usize]
     }
 
-    /// Takes what a pod was granted; see [`Node::take`].
-    pub fn take(&mut self, request: &Request, placement: Assignment) {
-        self.nodes[placement.node.0 as usize].take(request, placement.devices);
+    /// The node at `index`, to be changed in this fleet alone.
+    pub fn node_mut(&mut self, index: NodeIndex) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[index.0 as usize])
     }
 
-    /// Gives back what a pod was granted; see [`Node::give_back`].
-    pub fn give_back(&mut self, request: &Request, placement: Assignment) {
-        self.nodes[placement.node.0 as usize].give_back(request, placement.devices);
+    /// Binds a pod of `kind` to `place`, which was found for it on this very fleet.
+    pub fn bind(&mut self, kind: &PodKind, place: Assignment) {
+        let node = self.node_mut(place.node);
+        node.take(&kind.request, place.devices);
+        node.tenants.push(Tenant::of(&kind.identity, &kind.constraints));
+    }
+
+    /// Takes away a pod that [`Fleet::bind`] bound with the same arguments.
+    pub fn unbind(&mut self, kind: &PodKind, place: Assignment) {
+        let node = self.node_mut(place.node);
+        node.give_back(&kind.request, place.devices);
+        let is_it = |tenant: &Tenant| {
+            tenant.identity == kind.identity && tenant.constraints == kind.constraints
+        };
+        // The last to come is the first to go, where several are equal.
+        if let Some(position) = node.tenants.iter().rposition(is_it) {
+            node.tenants.remove(position);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub mod strategy;
 
 pub mod board;
 pub mod fit;
-pub mod neighborhood;
+pub mod neighbors;
 pub mod refusal;
 
 pub mod check;

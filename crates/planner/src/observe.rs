@@ -8,58 +8,75 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{self as model, Constraints, GpuResource, Taint, TaintEffect};
+use gpu_autoscaler_model::{
+    self as model, GpuModel, GpuResource, Operator, Requirement, Taint, TaintEffect,
+};
 
 use crate::fleet::{
     Amounts, Fleet, GPUS_PER_NODE_MAX, Gpu, GpuPicker, Identity, Isolation, Node, Sharing, Tenant,
 };
-use crate::request::{GpuRequest, Pod, PodKind, Request};
+use crate::request::{GpuRequest, Links, Pod, PodKind, Request};
 
 /// The taint that stands for `spec.unschedulable`, which a pod may tolerate.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// A pod, and what it demands; `None` where that was not read, and then it is not placed.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
-    /// The pod.
-    pub pod: &'a model::Pod,
-    /// Its constraints.
-    pub constraints: Option<&'a Constraints>,
-}
+/// The label of the GPU's product, by which pods choose a model.
+const PRODUCT: &str = "nvidia.com/gpu.product";
 
-/// The fleet of `nodes` with what `bound` pods leave of it, in the order of `nodes`.
-///
-/// Pods on other nodes, and those that have ended, are left out. A node that has less than its
-/// pods hold, as after a failed GPU, has nothing free of it.
-pub fn fleet(nodes: &[model::Node], bound: &[Seen<'_>]) -> Fleet {
-    let mut fleet = Fleet { nodes: nodes.iter().map(node).collect() };
-    let by_name: BTreeMap<&str, usize> =
-        nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
-    for seen in bound.iter().filter(|seen| seen.pod.is_active()) {
-        let at = seen.pod.node.as_ref().and_then(|name| by_name.get(name.as_str()));
-        if let Some(&at) = at {
-            let kind = kind(*seen);
-            occupy(&mut fleet.nodes[at], &kind);
+/// What names the gang of a pod: our annotation, else the label of the coscheduling plugin.
+const GANG_ANNOTATION: &str = "gpu-autoscaler.io/gang";
+const GANG_LABEL: &str = "scheduling.x-k8s.io/pod-group";
+
+/// The fleet of `nodes` with what `pods` leave of it, sorted by name.
+pub fn fleet<'a>(
+    nodes: impl IntoIterator<Item = &'a model::Node>,
+    pods: impl IntoIterator<Item = &'a model::Pod>,
+) -> Fleet {
+    let mut at_home: BTreeMap<&str, Vec<&model::Pod>> = BTreeMap::new();
+    for pod in pods {
+        if let Some(name) = home(pod) {
+            at_home.entry(name).or_default().push(pod);
         }
     }
-    fleet
+    let mut nodes: Vec<Node> = nodes
+        .into_iter()
+        .map(|of| node(of, at_home.get(of.name.as_str()).into_iter().flatten().copied()))
+        .collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    Fleet::new(nodes)
+}
+
+/// The name of the node whose resources the pod has or will have: the one that it is bound to, or
+/// the only one that a DaemonSet made it for.
+pub fn home(pod: &model::Pod) -> Option<&str> {
+    if !pod.is_active() {
+        return None;
+    }
+    if let Some(node) = &pod.node {
+        return Some(node.as_str());
+    }
+    pod.owner.as_ref().filter(|owner| &*owner.kind == "DaemonSet")?;
+    let [term] = pod.constraints.node_terms.as_deref()? else { return None };
+    let [Requirement { operator: Operator::In(names), .. }] = &term.name[..] else { return None };
+    let [name] = &names[..] else { return None };
+    Some(name)
 }
 
 /// A pod that waits.
-pub fn pod(seen: Seen<'_>) -> Pod {
+pub fn pod(pod: &model::Pod) -> Pod {
+    let gang = pod.annotations.get(GANG_ANNOTATION).or_else(|| pod.labels.get(GANG_LABEL));
     Pod {
-        name: seen.pod.key.to_string().into(),
-        priority: seen.pod.priority,
-        kind: kind(seen),
-        gang: None,
+        name: pod.key.to_string().into(),
+        priority: pod.priority,
+        kind: kind(pod),
+        gang: gang.map(|name| format!("{}/{name}", pod.key.namespace).into()),
     }
 }
 
-fn owned(labels: &model::Labels) -> BTreeMap<Arc<str>, Arc<str>> {
-    labels.iter().map(|(key, value)| (key.into(), value.into())).collect()
-}
-
-fn node(node: &model::Node) -> Node {
+/// A node with what is left of it by `pods`, all of which are at [`home`] on it.
+///
+/// A node that has less than its pods hold, as after a failed GPU, has nothing free of it.
+pub fn node<'a>(node: &model::Node, pods: impl IntoIterator<Item = &'a model::Pod>) -> Node {
     let allocatable = Amounts {
         cpu_milli: node.allocatable.cpu.as_u64(),
         memory_bytes: node.allocatable.memory.as_u64(),
@@ -77,10 +94,10 @@ fn node(node: &model::Node) -> Node {
     let (whole, extended) = split(&node.allocatable);
     // Replicas under the name of whole GPUs are not whole GPUs: nothing is planned on them.
     let whole = if node.sharing.is_some() { 0 } else { whole as usize };
-    Node {
+    let mut seen = Node {
         name: node.name.as_str().into(),
         schedulable: node.ready,
-        labels: owned(&node.labels),
+        labels: node.labels.clone(),
         taints,
         gpu_model: node.gpu_model.as_ref().map_or("", |model| model.as_str()).into(),
         allocatable,
@@ -90,7 +107,9 @@ fn node(node: &model::Node) -> Node {
         picker: GpuPicker::Kubelet,
         extended_free: extended.into_iter().collect(),
         tenants: Vec::new(),
-    }
+    };
+    pods.into_iter().for_each(|pod| occupy(&mut seen, pod));
+    seen
 }
 
 /// Whole GPUs, and everything else that is counted by name.
@@ -107,46 +126,52 @@ fn split(resources: &model::Resources) -> (u32, Vec<(Arc<str>, u64)>) {
     (whole, extended)
 }
 
-fn kind(seen: Seen<'_>) -> PodKind {
-    let (whole, extended) = split(&seen.pod.requests);
-    let unread = || Constraints { uncovered: vec!["spec".into()], ..Constraints::default() };
-    PodKind {
-        request: Request {
-            cpu_milli: seen.pod.requests.cpu.as_u64(),
-            memory_bytes: seen.pod.requests.memory.as_u64(),
-            gpu: match u16::try_from(whole) {
-                Ok(0) => GpuRequest::None,
-                // More than any node has; the request is refused as too large.
-                count => GpuRequest::Whole { count: count.unwrap_or(u16::MAX) },
-            },
-            models: Vec::new(),
-            isolation: Isolation::None,
-            extended,
+/// What a pod requests.
+pub fn request(pod: &model::Pod) -> Request {
+    let (whole, extended) = split(&pod.requests);
+    let mut selected = pod.constraints.node_selector.iter().filter(|(key, _)| &**key == PRODUCT);
+    Request {
+        cpu_milli: pod.requests.cpu.as_u64(),
+        memory_bytes: pod.requests.memory.as_u64(),
+        gpu: match u16::try_from(whole) {
+            Ok(0) => GpuRequest::None,
+            // More than any node has; the request is refused as too large.
+            count => GpuRequest::Whole { count: count.unwrap_or(u16::MAX) },
         },
-        constraints: seen.constraints.cloned().unwrap_or_else(unread),
-        identity: Arc::new(Identity {
-            namespace: seen.pod.key.namespace.clone(),
-            labels: owned(&seen.pod.labels),
-        }),
+        models: selected
+            .find_map(|(_, product)| GpuModel::parse(product))
+            .map(|model| model.as_str().into())
+            .into_iter()
+            .collect(),
+        isolation: Isolation::None,
+        links: Links::Any,
+        extended,
     }
 }
 
+fn kind(pod: &model::Pod) -> PodKind {
+    PodKind { request: request(pod), constraints: pod.constraints.clone(), identity: identity(pod) }
+}
+
+fn identity(pod: &model::Pod) -> Arc<Identity> {
+    Arc::new(Identity { namespace: pod.key.namespace.clone(), labels: pod.labels.clone() })
+}
+
 /// Takes what a bound pod holds, and no more than there is.
-fn occupy(node: &mut Node, kind: &PodKind) {
-    let request = &kind.request;
-    node.free.cpu_milli = node.free.cpu_milli.saturating_sub(request.cpu_milli);
-    node.free.memory_bytes = node.free.memory_bytes.saturating_sub(request.memory_bytes);
+fn occupy(node: &mut Node, pod: &model::Pod) {
+    let (whole, extended) = split(&pod.requests);
+    node.free.cpu_milli = node.free.cpu_milli.saturating_sub(pod.requests.cpu.as_u64());
+    node.free.memory_bytes = node.free.memory_bytes.saturating_sub(pod.requests.memory.as_u64());
     node.free.pods = node.free.pods.saturating_sub(1);
-    for (name, count) in &request.extended {
-        if let Some(free) = node.extended_free.get_mut(name) {
-            *free = free.saturating_sub(*count);
+    for (name, count) in extended {
+        if let Some(free) = node.extended_free.get_mut(&name) {
+            *free = free.saturating_sub(count);
         }
     }
-    if let GpuRequest::Whole { count } = request.gpu {
-        let free = node.gpus.iter_mut().filter(|gpu| gpu.is_free());
-        free.take(count.into()).for_each(|gpu| gpu.compute_free_milli = 0);
-    }
-    node.tenants.push(Tenant::of(&kind.identity, &kind.constraints));
+    let free = node.gpus.iter_mut().filter(|gpu| gpu.is_free());
+    free.take(whole as usize).for_each(|gpu| gpu.compute_free_milli = 0);
+    let constraints = pod.constraints.clone();
+    node.tenants.push(Tenant { identity: identity(pod), constraints, leaving: pod.deleting });
 }
 
 #[cfg(test)]
@@ -218,11 +243,8 @@ mod tests {
     }
 
     fn places(nodes: &[model::Node], bound: &[model::Pod], waiting: &model::Pod) -> bool {
-        let constraints = Constraints::default();
-        let seen = |pod| Seen { pod, constraints: Some(&constraints) };
-        let bound: Vec<Seen<'_>> = bound.iter().map(seen).collect();
-        let fleet = fleet(nodes, &bound);
-        place(&[pod(seen(waiting))], &fleet, &Demand::default(), Strategy::Default)[0].is_ok()
+        let fleet = fleet(nodes, bound);
+        place(&[pod(waiting)], &fleet, &Demand::default(), Strategy::Default)[0].is_ok()
     }
 
     #[test]
@@ -255,13 +277,40 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_whose_constraints_were_not_read_is_not_placed() {
-        let nodes = [node("a", vec![(GpuResource::Whole, 2)])];
+    fn a_pod_that_a_daemon_set_made_for_a_node_has_its_room_before_others() {
+        let nodes = [node("a", vec![(GpuResource::Whole, 1)])];
         let waiting = pod_on("w", None, vec![(GpuResource::Whole, 1)]);
-        let seen = Seen { pod: &waiting, constraints: None };
-        let fleet = fleet(&nodes, &[]);
-        let results = place(&[pod(seen)], &fleet, &Demand::default(), Strategy::Default);
-        let text = results[0].as_ref().expect_err("not read").to_string();
-        assert!(text.contains("does not cover `spec`"), "{text}");
+        let mut agent = pod_on("agent", None, vec![]);
+        agent.requests.cpu = MilliCpu::new(63_950);
+        assert!(places(&nodes, std::slice::from_ref(&agent), &waiting));
+        let name =
+            Requirement { key: "metadata.name".into(), operator: Operator::In(vec!["a".into()]) };
+        let term = model::NodeSelectorTerm { labels: vec![], name: vec![name] };
+        let constraints =
+            model::Constraints { node_terms: Some(vec![term]), ..model::Constraints::default() };
+        agent.constraints = Arc::new(constraints);
+        let (kind, name, uid) = ("DaemonSet".into(), "agent".into(), Uid::new("d"));
+        agent.owner = Some(model::Owner { kind, name, uid });
+        assert!(!places(&nodes, &[agent], &waiting));
+    }
+
+    #[test]
+    fn members_of_a_gang_are_known_by_annotation_or_label() {
+        let mut member = pod_on("w", None, vec![]);
+        assert_eq!(pod(&member).gang, None);
+        member.labels = Labels::from_iter([(GANG_LABEL, "g")]);
+        assert_eq!(pod(&member).gang.as_deref(), Some("default/g"));
+        member.annotations = Labels::from_iter([(GANG_ANNOTATION, "h")]);
+        assert_eq!(pod(&member).gang.as_deref(), Some("default/h"));
+    }
+
+    #[test]
+    fn the_product_that_a_pod_selects_is_the_model_that_will_do() {
+        let mut waiting = pod_on("w", None, vec![(GpuResource::Whole, 1)]);
+        let node_selector = vec![(PRODUCT.into(), "Tesla-T4".into())];
+        let constraints = model::Constraints { node_selector, ..model::Constraints::default() };
+        waiting.constraints = Arc::new(constraints);
+        let model = GpuModel::parse("Tesla-T4").expect("known");
+        assert_eq!(request(&waiting).models, [Arc::from(model.as_str())]);
     }
 }

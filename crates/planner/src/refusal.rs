@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::fit::{Obstacle, shortage, standing_obstacle};
-use crate::fleet::{Fleet, Node};
-use crate::neighborhood::Neighborhood;
-use crate::request::{GpuRequest, InvalidRequest, PodKind};
+use crate::fleet::{Fleet, Gpu, Node};
+use crate::request::{GpuRequest, InvalidRequest, PodKind, Request};
 
 /// Why a pod is not placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +19,13 @@ pub enum Refusal {
     },
     /// There is no node at all.
     EmptyFleet,
+    /// Others were looked at first, and all that is looked at in one go is used up.
+    Postponed {
+        /// Nodes that were examined, once for each kind of pod and more for each decision.
+        examined: u64,
+        /// The most that are.
+        examined_max: u64,
+    },
     /// It fits on no node.
     NoRoom {
         /// For each obstacle, in the order in which they are looked for, on how many nodes it is
@@ -52,6 +58,8 @@ pub enum Remedy {
     Free {
         /// What is short.
         resource: Obstacle,
+        /// Its unit, after a number.
+        unit: &'static str,
         /// What is asked.
         asked: u64,
         /// The most that one suitable node has free.
@@ -61,6 +69,8 @@ pub enum Remedy {
     LargerNode {
         /// What is short.
         resource: Obstacle,
+        /// Its unit, after a number.
+        unit: &'static str,
         /// What is asked.
         asked: u64,
         /// The most that one suitable node has.
@@ -68,16 +78,20 @@ pub enum Remedy {
     },
 }
 
-/// Why `pod` fits on no node of `fleet`; to be called only when it does not.
-pub fn no_room(fleet: &Fleet, pod: &PodKind, neighborhood: Option<&Neighborhood>) -> Refusal {
+/// Why `pod` fits on no node of `fleet`, where `by_neighbors` says what the pods on the node at a
+/// position are to it; to be called only when it does not.
+pub fn no_room(
+    fleet: &Fleet,
+    pod: &PodKind,
+    mut by_neighbors: impl FnMut(usize) -> Option<Obstacle>,
+) -> Refusal {
     if fleet.nodes.is_empty() {
         return Refusal::EmptyFleet;
     }
     let mut nodes: Vec<(Obstacle, u32)> = Vec::new();
     for (index, node) in fleet.nodes.iter().enumerate() {
-        let by_neighbors = || neighborhood.and_then(|n| n.obstacle(index));
         let found = standing_obstacle(node, pod)
-            .or_else(by_neighbors)
+            .or_else(|| by_neighbors(index))
             .or_else(|| shortage(node, &pod.request));
         let Some(found) = found else { continue };
         match nodes.binary_search_by_key(&found, |&(o, _)| o) {
@@ -87,8 +101,8 @@ pub fn no_room(fleet: &Fleet, pod: &PodKind, neighborhood: Option<&Neighborhood>
     }
     // The node that comes closest meets its obstacle last.
     let last = nodes.last().map_or(Obstacle::Unschedulable, |&(o, _)| o);
-    let suitable: Vec<&Node> =
-        fleet.nodes.iter().filter(|node| standing_obstacle(node, pod).is_none()).collect();
+    let standing = |node: &&Node| standing_obstacle(node, pod).is_none();
+    let suitable: Vec<&Node> = fleet.nodes.iter().map(AsRef::as_ref).filter(standing).collect();
     Refusal::NoRoom { nodes, remedy: remedy(&suitable, pod, last) }
 }
 
@@ -116,7 +130,7 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
             let Some((name, count)) = short else { return Remedy::NodeWithout(last) };
             let free_max = most(&|node| node.extended_free.get(name).copied().unwrap_or(0));
             // What a node has of it when it is empty is not kept, so that it is not said.
-            return Remedy::Free { resource: last, asked: *count, free_max };
+            return Remedy::Free { resource: last, unit: "", asked: *count, free_max };
         }
         Obstacle::Gpu => match request.gpu {
             GpuRequest::Whole { count } => (
@@ -124,26 +138,59 @@ fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
                 most(&|node| node.gpus_free().into()),
                 most(&|node| node.gpus.len() as u64),
             ),
-            GpuRequest::Share { compute_milli, .. } => (
-                compute_milli.into(),
-                most(&|node| {
-                    node.gpus.iter().map(|gpu| u64::from(gpu.free_milli())).max().unwrap_or(0)
-                }),
-                1000,
-            ),
+            GpuRequest::Share { .. } => {
+                let memory = suitable.iter().flat_map(|node| &node.gpus).map(|gpu| gpu.memory_mib);
+                let milli = request.gpu_milli_of(memory.max().unwrap_or(0));
+                let free = |gpu: &Gpu| u64::from(gpu.free_milli());
+                let most_free = most(&|node| node.gpus.iter().map(free).max().unwrap_or(0));
+                (milli.into(), most_free, 1000)
+            }
             GpuRequest::Replicas { count } => (
                 count.into(),
                 most(&|node| node.gpus.iter().map(|gpu| u64::from(gpu.replicas_free)).sum()),
                 u64::from(count),
             ),
+            GpuRequest::Clients { processes, .. } => (
+                processes.into(),
+                most(&|node| {
+                    node.gpus.iter().map(|gpu| u64::from(gpu.replicas_free)).max().unwrap_or(0)
+                }),
+                u64::from(processes),
+            ),
             GpuRequest::None | GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. } => (1, 0, 1),
         },
         standing => return Remedy::NodeWithout(standing),
     };
+    let unit = unit(last, request);
     if asked > allocatable_max {
-        Remedy::LargerNode { resource: last, asked, allocatable_max }
+        Remedy::LargerNode { resource: last, unit, asked, allocatable_max }
     } else {
-        Remedy::Free { resource: last, asked, free_max }
+        Remedy::Free { resource: last, unit, asked, free_max }
+    }
+}
+
+const fn unit(resource: Obstacle, request: &Request) -> &'static str {
+    match (resource, &request.gpu) {
+        (Obstacle::Cpu, _) => " thousandths of a core",
+        (Obstacle::Memory, _) => " bytes of memory",
+        (Obstacle::Pods, _) => " pods",
+        (Obstacle::Gpu, GpuRequest::Whole { .. }) => " GPUs",
+        (Obstacle::Gpu, GpuRequest::Share { .. }) => " thousandths of a GPU",
+        (Obstacle::Gpu, GpuRequest::Replicas { .. }) => " replicas",
+        (Obstacle::Gpu, GpuRequest::Clients { .. }) => " client processes",
+        (Obstacle::Gpu, _) => " MIG instances",
+        _ => "",
+    }
+}
+
+impl Refusal {
+    /// What would make the pod fit, where that is known.
+    pub fn remedy(&self) -> Option<&Remedy> {
+        match self {
+            Self::NoRoom { remedy, .. } => Some(remedy),
+            Self::Gang { because, .. } => because.remedy(),
+            _ => None,
+        }
     }
 }
 
@@ -167,15 +214,6 @@ impl Obstacle {
             Self::Gpu => "too little GPU",
         }
     }
-
-    const fn unit(self) -> &'static str {
-        match self {
-            Self::Cpu => " thousandths of a core",
-            Self::Memory => " bytes of memory",
-            Self::Gpu => " GPUs, thousandths of a GPU, replicas or instances",
-            _ => "",
-        }
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -189,6 +227,11 @@ impl fmt::Display for Refusal {
                 }
                 Ok(())
             }
+            Self::Postponed { examined, examined_max } => write!(
+                f,
+                "not looked at: pods of higher priority or size were first, for which {examined} \
+                 of at most {examined_max} nodes were examined"
+            ),
             Self::EmptyFleet => write!(f, "there is no node"),
             Self::NoRoom { nodes, remedy } => {
                 let total: u32 = nodes.iter().map(|&(_, count)| count).sum();
@@ -214,16 +257,14 @@ impl fmt::Display for Remedy {
             Self::NodeWithout(obstacle) => {
                 write!(f, "it would fit on a node without: {}", obstacle.as_str())
             }
-            Self::Free { resource, asked, free_max } => write!(
+            Self::Free { unit, asked, free_max, .. } => write!(
                 f,
-                "it would fit with {asked}{} free on one node, where now at most {free_max} are",
-                resource.unit()
+                "it would fit with {asked}{unit} free on one node, where now at most {free_max} are"
             ),
-            Self::LargerNode { resource, asked, allocatable_max } => write!(
+            Self::LargerNode { unit, asked, allocatable_max, .. } => write!(
                 f,
-                "it would fit on a node of {asked}{}, where no suitable one has more than \
-                 {allocatable_max}",
-                resource.unit()
+                "it would fit on a node of {asked}{unit}, where no suitable one has more than \
+                 {allocatable_max}"
             ),
         }
     }

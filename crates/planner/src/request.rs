@@ -1,12 +1,12 @@
 //! What a pod asks for, as packing sees it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::Constraints;
+use gpu_autoscaler_model::{Constraints, Labels};
 
 use crate::fleet::{GPUS_PER_NODE_MAX, Identity, Isolation, WHOLE_GPU_MILLI};
+use crate::sharing::MPS_CLIENTS_MAX;
 
 /// A pod that waits for a node.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct PodKind {
     /// The resources.
     pub request: Request,
     /// What it demands of its node and its neighbors beyond resources.
-    pub constraints: Constraints,
+    pub constraints: Arc<Constraints>,
     /// Who it is to others.
     pub identity: Arc<Identity>,
 }
@@ -35,8 +35,8 @@ pub struct PodKind {
 impl PodKind {
     /// A pod that asks for `request` and demands nothing else.
     pub fn plain(request: Request) -> Self {
-        let identity = Identity { namespace: "default".into(), labels: BTreeMap::new() };
-        Self { request, constraints: Constraints::default(), identity: Arc::new(identity) }
+        let identity = Identity { namespace: "default".into(), labels: Labels::default() };
+        Self { request, constraints: Arc::default(), identity: Arc::new(identity) }
     }
 }
 
@@ -54,9 +54,21 @@ pub struct Request {
     pub models: Vec<Arc<str>>,
     /// The weakest isolation that will do.
     pub isolation: Isolation,
+    /// How its GPUs must be joined.
+    pub links: Links,
     /// Every other extended resource by name, sorted: MIG instances and replicas of the device
     /// plugin, network adapters and so on. Only their counts are compared.
     pub extended: Vec<(Arc<str>, u64)>,
+}
+
+/// How the GPUs of a pod must be joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Links {
+    /// In any way.
+    #[default]
+    Any,
+    /// By NVLink, all of them: they are of one [clique](crate::fleet::Gpu::clique).
+    NvLink,
 }
 
 /// The GPUs that a pod asks for.
@@ -80,6 +92,13 @@ pub enum GpuRequest {
     Replicas {
         /// How many.
         count: u16,
+    },
+    /// A place for client processes at the MPS server of one GPU.
+    Clients {
+        /// How many processes: a pod may start several, and each is a client.
+        processes: u16,
+        /// The user that they run as: a server serves one user at a time.
+        user: u32,
     },
     /// One MIG instance.
     Mig {
@@ -143,6 +162,12 @@ impl Request {
             GpuRequest::Whole { count: 0 } | GpuRequest::Replicas { count: 0 } => {
                 Err(InvalidRequest::Zero { field: "GPU count" })
             }
+            GpuRequest::Clients { processes: 0, .. } => {
+                Err(InvalidRequest::Zero { field: "client processes" })
+            }
+            GpuRequest::Clients { processes, .. } => {
+                at_most("client processes", processes.into(), MPS_CLIENTS_MAX.into())
+            }
             GpuRequest::Whole { count } => {
                 at_most("GPU count", count.into(), GPUS_PER_NODE_MAX as u64)
             }
@@ -164,8 +189,22 @@ impl Request {
 
     /// Thousandths of GPU that it takes where memory is not the scarcer share.
     pub fn gpu_milli(&self) -> u32 {
+        self.gpu_milli_of(0)
+    }
+
+    /// Thousandths of a GPU of `memory_mib` MiB that it takes: by compute or by memory, whichever
+    /// is more. Where the memory is not known (0), by compute.
+    pub fn gpu_milli_of(&self, memory_mib: u32) -> u32 {
+        let whole = u32::from(WHOLE_GPU_MILLI);
         match self.gpu {
-            GpuRequest::Whole { count } => u32::from(count) * u32::from(WHOLE_GPU_MILLI),
+            GpuRequest::Whole { count } => u32::from(count) * whole,
+            GpuRequest::Share { compute_milli, memory_mib: 0 } => compute_milli.into(),
+            GpuRequest::Share { compute_milli, memory_mib: asked } if memory_mib > 0 => {
+                let part = u64::from(asked) * u64::from(whole);
+                let by_memory = part.div_ceil(memory_mib.into()).min(whole.into());
+                // At most 1000.
+                u32::from(compute_milli).max(by_memory as u32)
+            }
             GpuRequest::Share { compute_milli, .. } => compute_milli.into(),
             _ => 0,
         }

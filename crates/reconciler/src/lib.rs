@@ -15,8 +15,10 @@ mod announce;
 mod effects;
 mod hardware;
 mod history;
+mod namespaces;
 mod nodes;
 mod observe;
+mod placement;
 mod policy;
 mod pricing;
 mod state;
@@ -69,6 +71,7 @@ pub struct Report {
 pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Policy) -> Outcome {
     let mut report = Report::default();
     observe::take_in(now, state, seen, policy, &mut report);
+    placement::place_waiting(now, state, policy);
     let mut history = Vec::new();
     if state.judgement_due(now, policy) {
         observe::forget_old_layouts(state, policy);

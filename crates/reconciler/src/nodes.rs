@@ -1,11 +1,11 @@
 //! What readers see of nodes.
 
 use gpu_autoscaler_model::{
-    CapacityTotals, CapacityType, Device, Node, NodeView, Ratio, Timestamp,
+    CapacityTotals, CapacityType, Device, Node, NodeView, Rate, Ratio, Timestamp,
 };
 
 use crate::state::{DeviceEntry, State};
-use crate::view::{count, sum_rates};
+use crate::view::count;
 use crate::{Policy, pricing};
 
 /// Every node with GPUs, by name.
@@ -73,7 +73,7 @@ pub(crate) fn by_capacity_type(nodes: &[NodeView]) -> Vec<CapacityTotals> {
     let sums = all.map(|capacity_type| {
         let of = || nodes.iter().filter(move |node| node.capacity_type == capacity_type);
         let rates: Vec<_> = of().filter_map(|node| node.rate).collect();
-        CapacityTotals { capacity_type, nodes: count(of()), cost: sum_rates(rates.iter()) }
+        CapacityTotals { capacity_type, nodes: count(of()), cost: Rate::sum_of_known(rates.iter()) }
     });
     sums.filter(|sum| sum.capacity_type.is_some() || sum.nodes > 0).collect()
 }

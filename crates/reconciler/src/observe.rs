@@ -39,13 +39,15 @@ fn take_objects(state: &mut State, seen: &Delta) {
         match change {
             Change::Upsert(node) => {
                 let before = state.nodes.insert(node.name.clone(), node.clone());
+                state.placement.note_node(before.as_ref(), Some(node));
                 // A node that came back under its old name has other devices.
                 if before.is_some_and(|before| before.uid != node.uid) {
                     state.forget_devices(&node.name);
                 }
             }
             Change::Delete(name) => {
-                state.nodes.remove(name);
+                let before = state.nodes.remove(name);
+                state.placement.note_node(before.as_ref(), None);
                 state.forget_devices(name);
             }
         }
@@ -92,8 +94,12 @@ fn take_pod(state: &mut State, pod: &Pod) {
         state.gpu_pods.remove(&pod.key);
     }
     match state.pods.get_mut(&pod.uid) {
-        Some(entry) => entry.pod = pod.clone(),
+        Some(entry) => {
+            state.placement.note_pod(Some(&entry.pod), Some(pod));
+            entry.pod = pod.clone();
+        }
         None => {
+            state.placement.note_pod(None, Some(pod));
             let entry = PodEntry { pod: pod.clone(), windows: Default::default(), unusable: None };
             state.pods.insert(pod.uid.clone(), entry);
         }
@@ -105,9 +111,9 @@ fn take_pod(state: &mut State, pod: &Pod) {
 
 fn forget_pod(state: &mut State, uid: &Uid) {
     release_devices(state, uid);
-    if let Some(entry) = state.pods.remove(uid)
-        && state.gpu_pods.get(&entry.pod.key) == Some(uid)
-    {
+    let Some(entry) = state.pods.remove(uid) else { return };
+    state.placement.note_pod(Some(&entry.pod), None);
+    if state.gpu_pods.get(&entry.pod.key) == Some(uid) {
         state.gpu_pods.remove(&entry.pod.key);
     }
 }

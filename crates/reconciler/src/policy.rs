@@ -24,6 +24,13 @@ pub struct Policy {
     pub effect_deadline: Duration,
     /// Longest pause between two attempts at an effect that was not answered.
     pub retry_max: Duration,
+    /// Shortest and longest pause between two placements of the pods that wait; it grows with the
+    /// nodes that were examined.
+    pub placing_pause_min: Duration,
+    /// See `placing_pause_min`.
+    pub placing_pause_max: Duration,
+    /// The most nodes that one placement examines, once for each kind of pod.
+    pub placing_examined_max: u64,
     /// How far ahead of ours the clock of a sample may be.
     pub clock_ahead_max: Duration,
 }
@@ -40,6 +47,9 @@ impl Policy {
             capacity_type_unlabeled: Some(CapacityType::OnDemand),
             effect_deadline: Duration::from_secs(60),
             retry_max: Duration::from_secs(300),
+            placing_pause_min: Duration::from_millis(100),
+            placing_pause_max: Duration::from_secs(10),
+            placing_examined_max: 200_000,
             clock_ahead_max: Duration::from_secs(10),
         }
     }

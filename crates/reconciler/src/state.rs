@@ -12,6 +12,7 @@ use gpu_autoscaler_model::{
 
 use crate::announce::Announcements;
 use crate::history::History;
+use crate::placement::Placement;
 use crate::{Policy, Report, observe};
 
 /// What the loop remembers: a cache of the cluster and of the window of measurements.
@@ -39,6 +40,7 @@ pub struct State {
     /// What edges cannot do now.
     pub(crate) faults: Vec<Fault>,
     pub(crate) judged: Option<Timestamp>,
+    pub(crate) placement: Placement,
     pub(crate) view: View,
 }
 
@@ -136,6 +138,7 @@ impl State {
             under_way: BTreeMap::new(),
             faults: Vec::new(),
             judged: None,
+            placement: Placement::default(),
             view: View::default(),
         }
     }
@@ -173,7 +176,8 @@ impl State {
     pub(crate) fn wake(&self, now: Timestamp, policy: &Policy) -> Timestamp {
         let judge = self.judged.map_or(now, |judged| judged.after(policy.judge_every));
         let retry = self.under_way.values().map(|u| u.not_before).filter(|at| *at > now).min();
-        let soonest = retry.map_or(judge, |at| judge.min(at));
+        let place = self.placement.due();
+        let soonest = [retry, place].into_iter().flatten().fold(judge, Timestamp::min);
         // Never at once: a clock that stands still must not make the caller spin.
         soonest.max(now.after(Duration::from_millis(1)))
     }

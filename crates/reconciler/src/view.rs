@@ -1,10 +1,12 @@
 //! What readers see.
 
 use gpu_autoscaler_analysis as analysis;
-use gpu_autoscaler_model::{DeviceView, NodeView, PodView, Rate, Refusal, Timestamp, Totals, View};
+use gpu_autoscaler_model::{
+    DeviceView, GpuShare, NodeView, Pod, PodView, Rate, Refusal, Timestamp, Totals, View,
+};
 
 use crate::state::{PodEntry, State};
-use crate::{Policy, nodes, waste};
+use crate::{Policy, namespaces, nodes, pricing, waste};
 
 /// Renews the view after a judgement.
 pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusals: &[Refusal]) {
@@ -18,15 +20,20 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
             .then_with(|| a.pod.cmp(&b.pod))
     });
     let nodes = nodes::nodes(now, state, policy);
+    let pods = pods(state, policy);
+    let namespaces = namespaces::namespaces(&pods, state.findings.values());
+    let totals = totals(state, &nodes, &pods);
     state.view = View {
         generation: state.view.generation + 1,
         judged: Some(now),
         devices: devices(state).into(),
-        pods: pods(state).into(),
+        pods: pods.into(),
+        namespaces: namespaces.into(),
         hardware: state.hardware.clone().into(),
         unknown: state.unknown.clone().into(),
         refusals: refusals.into(),
-        totals: totals(state, &nodes),
+        waiting: state.view.waiting.clone(),
+        totals,
         nodes: nodes.into(),
         findings: findings.into(),
         acting: state.policies.values().any(|p| p.enabled && !p.dry_run && p.faults.is_empty()),
@@ -56,7 +63,11 @@ fn devices(state: &State) -> Vec<DeviceView> {
     .collect()
 }
 
-fn pods(state: &State) -> Vec<PodView> {
+fn pods(state: &State, policy: &Policy) -> Vec<PodView> {
+    let rate = |pod: &Pod| {
+        let node = state.nodes.get(pod.node.as_ref()?)?;
+        pricing::part_rate(node, pod, GpuShare::ALL, policy)
+    };
     let usage = |entry: &PodEntry| state.usages.get(&entry.pod.uid)?.as_ref().ok();
     let entries = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     entries
@@ -68,12 +79,13 @@ fn pods(state: &State) -> Vec<PodView> {
             devices: entry.windows.keys().cloned().collect(),
             model: entry.pod.node.as_ref().and_then(|n| state.nodes.get(n)?.gpu_model.clone()),
             usage: usage(entry).cloned(),
+            rate: rate(&entry.pod),
             score: usage(entry).map(|u| analysis::waste_score(u.activity_mean, u.fb_mean)),
         })
         .collect()
 }
 
-fn totals(state: &State, nodes: &[NodeView]) -> Totals {
+fn totals(state: &State, nodes: &[NodeView], pods: &[PodView]) -> Totals {
     let rates: Vec<Option<Rate>> = nodes.iter().map(|node| node.rate).collect();
     let savings: Vec<Option<Rate>> =
         state.findings.values().map(|f| f.recommendation.saving).collect();
@@ -84,19 +96,31 @@ fn totals(state: &State, nodes: &[NodeView]) -> Totals {
         gpus,
         gpus_measured: gpus.saturating_sub(sum(state.unknown.iter().map(|u| u.count))),
         gpus_requested: sum(requests.map(|entry| waste::requested(&entry.pod))),
-        cost: sum_rates(rates.iter().flatten()),
+        cost: Rate::sum_of_known(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
+        activity: namespaces::activity(pods.iter()),
+        fb: namespaces::fb(pods.iter()),
+        not_held: not_held(&rates, pods),
         by_capacity_type: nodes::by_capacity_type(nodes),
         nodes_underutilized: nodes::underutilized(nodes),
-        saving: sum_rates(savings.iter().flatten()),
+        saving: Rate::sum_of_known(savings.iter().flatten()),
         findings_unpriced: count(savings.iter().filter(|rate| rate.is_none())),
     }
 }
 
-/// `None` for nothing, and where currencies differ.
-pub(crate) fn sum_rates<'r>(mut rates: impl Iterator<Item = &'r Rate>) -> Option<Rate> {
-    let first = *rates.next()?;
-    rates.try_fold(first, |sum, rate| sum.checked_add(*rate))
+/// What is paid for and held by nobody; `None` unless all of it has a price.
+fn not_held(nodes: &[Option<Rate>], pods: &[PodView]) -> Option<Rate> {
+    let nodes: Vec<Rate> = nodes.iter().copied().collect::<Option<_>>()?;
+    let bound = pods.iter().filter(|pod| pod.node.is_some());
+    let pods: Vec<Rate> = bound.map(|pod| pod.rate).collect::<Option<_>>()?;
+    let paid = Rate::sum_of_known(nodes.iter())?;
+    let rest = match Rate::sum_of_known(pods.iter()) {
+        Some(held) => paid.checked_sub(held)?,
+        None if pods.is_empty() => paid,
+        None => return None,
+    };
+    // Less than nothing: a node tells of fewer GPUs than its pods hold.
+    (rest.hourly().as_nanos() >= 0).then_some(rest)
 }
 
 fn sum(counts: impl Iterator<Item = u32>) -> u32 {

@@ -211,7 +211,8 @@ fn stuck(now: Timestamp, pod: &Pod, policy: &Policy) -> Option<StuckReason> {
     // Between two ends the container runs for a while; the kubelet, too, counts it as one series
     // until it has run for ten minutes.
     let ended_lately = containers.last_end.is_some_and(|end| now.since(end) < CRASH_SERIES);
-    if containers.restarts >= CRASHES_MIN && ended_lately {
+    let backs_off = says.is_some_and(|says| &**says == "CrashLoopBackOff");
+    if containers.restarts >= CRASHES_MIN && (ended_lately || backs_off) {
         return Some(StuckReason::CrashLoop { restarts: containers.restarts });
     }
     match says.map(AsRef::as_ref)? {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use gpu_autoscaler_model::{Finding, FindingKind, NodeName, ObjectKey, Uid, View};
+use gpu_autoscaler_model::{
+    Finding, FindingKind, GpuUuid, HardwareFinding, NodeName, ObjectKey, Uid, View,
+};
 use serde::Serialize;
 
 use crate::curve::Load;
@@ -55,6 +57,15 @@ pub enum Mistake {
         /// The pod.
         pod: ObjectKey,
     },
+    /// A device that is well and was called unwell, or the other way round.
+    Hardware {
+        /// Its node.
+        node: NodeName,
+        /// The device.
+        gpu: GpuUuid,
+        /// The kind of finding that is too much or missing.
+        kind: FindingKind,
+    },
     /// A node that nobody measures, of whose GPUs not all are listed as unknown.
     NodeNotListed {
         /// The node.
@@ -78,6 +89,9 @@ impl fmt::Display for Mistake {
             Self::Accused { truth } => so(f, "accused", truth),
             Self::NotListed { truth } => so(f, "not listed as unknown", truth),
             Self::Ghost { pod } => write!(f, "accused: {pod} is gone"),
+            Self::Hardware { node, gpu, kind } => {
+                write!(f, "hardware: {kind} of {gpu} on {node} is missing or not so")
+            }
             Self::NodeNotListed { node, listed, gpus } => {
                 write!(f, "node {node}: {listed} of {gpus} GPUs listed as unknown")
             }
@@ -98,6 +112,7 @@ pub fn compare(truth: &Truth, view: &View) -> Comparison {
             TrueUse::Idle
             | TrueUse::MemoryHeld
             | TrueUse::OverRequested
+            | TrueUse::Stuck
             | TrueUse::Underutilized => {
                 result.wasteful += 1;
                 if finding.is_some_and(|finding| is_right(pod, finding.kind)) {
@@ -125,12 +140,25 @@ pub fn compare(truth: &Truth, view: &View) -> Comparison {
     }
     for (node, gpus) in &truth.unmeasured {
         let listed = view.unknown.iter().filter(|one| one.node == *node);
-        let listed = listed.map(|one| one.count).fold(0, u32::saturating_add);
+        // What a stuck pod holds is known to serve nothing.
+        let stuck = view.pods.iter().filter(|pod| {
+            pod.node.as_ref() == Some(node)
+                && findings.get(&pod.uid).is_some_and(|found| found.kind == FindingKind::Stuck)
+        });
+        let held = stuck.map(|pod| pod.gpus);
+        let listed = listed.map(|one| one.count).chain(held).fold(0, u32::saturating_add);
         if listed != *gpus {
             let (node, gpus) = (node.clone(), *gpus);
             result.mistakes.push(Mistake::NodeNotListed { node, listed, gpus });
         }
     }
+    let ailing: BTreeSet<_> = truth.ailing.iter().cloned().collect();
+    let unwell =
+        |one: &HardwareFinding| (one.node.clone(), one.device.uuid.clone(), one.fault.kind());
+    let unwell: BTreeSet<_> = view.hardware.iter().map(unwell).collect();
+    result.mistakes.extend(ailing.symmetric_difference(&unwell).map(|(node, gpu, kind)| {
+        Mistake::Hardware { node: node.clone(), gpu: gpu.clone(), kind: *kind }
+    }));
     let here: BTreeSet<&Uid> = truth.pods.iter().map(|pod| &pod.uid).collect();
     let gone = view.findings.iter().filter(|finding| !here.contains(&finding.pod_uid));
     result.mistakes.extend(gone.map(|finding| Mistake::Ghost { pod: finding.pod.clone() }));
@@ -142,6 +170,7 @@ fn is_right(pod: &PodTruth, kind: FindingKind) -> bool {
         (TrueUse::Idle, FindingKind::Idle)
         | (TrueUse::MemoryHeld, FindingKind::MemoryHeld)
         | (TrueUse::OverRequested, FindingKind::OverRequested)
+        | (TrueUse::Stuck, FindingKind::Stuck)
         | (TrueUse::Underutilized, FindingKind::Underutilized) => true,
         // Memory at the threshold; or not measured, as of a pod alone on a shared GPU.
         (TrueUse::Idle, FindingKind::MemoryHeld) => pod.fb.is_some_and(|fb| fb > 0.48),

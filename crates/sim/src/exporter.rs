@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use gpu_autoscaler_model::{
     Activity, ActivitySource, Device, GpuModel, GpuSample, HardwareReading, Holder, Megahertz,
-    Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, Timestamp, Uid,
+    Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, ThrottleReasons, Timestamp, Uid,
 };
 
 use crate::Chance;
 use crate::catalog::Shape;
 use crate::node::mib;
-use crate::spec::{Counter, ExporterSpec};
+use crate::spec::{Ailment, Counter, ExporterSpec};
 
 /// One device, GPU instance or pod's part, as read at one instant. Numbers are rounded as the
 /// exporter prints them.
@@ -31,6 +31,24 @@ pub(crate) struct Reading {
     pub fb_reserved_mib: u64,
     pub watts: f64,
     pub celsius: i16,
+    /// What is wrong with the GPU.
+    pub ailment: Option<Ailment>,
+}
+
+impl Reading {
+    /// NVML's bits.
+    fn throttle_reasons(&self) -> u64 {
+        let hot = ThrottleReasons::HW_SLOWDOWN.union(ThrottleReasons::HW_THERMAL);
+        if self.ailment == Some(Ailment::Hot) { hot.bits() } else { 0 }
+    }
+
+    fn xid(&self) -> u32 {
+        if let Some(Ailment::Xid(xid)) = self.ailment { xid } else { 0 }
+    }
+
+    fn ecc_uncorrected(&self) -> u64 {
+        if let Some(Ailment::UncorrectedEcc(count)) = self.ailment { count } else { 0 }
+    }
 }
 
 /// A pod as the exporter names it.
@@ -130,7 +148,11 @@ pub(crate) fn samples(
                 power: Milliwatts::from_watts(reading.watts).filter(|_| !part),
                 temperature_celsius: (!part).then_some(reading.celsius),
                 sm_clock: (!part).then_some(SM_CLOCK),
-                xid: Some(0),
+                // The exporter repeats these on the lines of parts; only zero is believed there.
+                throttle: Some(ThrottleReasons::from_bits(reading.throttle_reasons()))
+                    .filter(|reasons| !part || reasons.is_empty()),
+                xid: Some(reading.xid()).filter(|xid| !part || *xid == 0),
+                ecc_uncorrected: Some(reading.ecc_uncorrected()).filter(|n| !part || *n == 0),
                 ..HardwareReading::default()
             },
         }
@@ -193,8 +215,14 @@ pub(crate) fn exposition(
         let shown = r.activity.filter(|_| r.device.instance.is_none())?;
         Some(format!("{:.0}", shown * 100.0))
     });
-    metric("DCGM_FI_DEV_XID_ERRORS", "gauge", "Value of the last XID error encountered.", &|_| {
-        Some("0".into())
+    metric("DCGM_FI_DEV_XID_ERRORS", "gauge", "Value of the last XID error encountered.", &|r| {
+        Some(r.xid().to_string())
+    });
+    metric("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", "gauge", "Reasons of throttling (bits).", &|r| {
+        Some(r.throttle_reasons().to_string())
+    });
+    metric("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", "counter", "Double-bit volatile ECC errors.", &|r| {
+        Some(r.ecc_uncorrected().to_string())
     });
     metric("DCGM_FI_DEV_FB_FREE", "gauge", "Framebuffer memory free (in MiB).", &|r| {
         Some(r.fb_free_mib.to_string())

@@ -38,7 +38,9 @@ pub use node::REGION;
 pub use planted::{Planting, planted};
 pub use pod::PodId;
 pub use run::{Driver, GATHER, Receipts, Standing, Tally};
-pub use spec::{Counter, ExporterSpec, HostLabel, Layout, NodeSpec, WorldSpec, mixed_cluster};
+pub use spec::{
+    Ailment, Counter, ExporterSpec, HostLabel, Layout, NodeSpec, WorldSpec, mixed_cluster,
+};
 pub use truth::{PodTruth, Rule, TrueUse, Truth};
-pub use workload::{Arrival, Job, Workload};
+pub use workload::{Arrival, Job, Snag, Workload};
 pub use world::World;

@@ -244,6 +244,7 @@ fn node_spec(node: &TraceNode, chance: &mut Chance) -> NodeSpec {
         layout: Layout::Whole,
         exporter: measured.then(|| spec::draw_exporter(counter, false, chance)),
         capacity_type: CapacityType::OnDemand,
+        ailments: Vec::new(),
     }
 }
 
@@ -369,6 +370,7 @@ fn job(pod: &TracePod, known: &[GpuModel], chance: &mut Chance) -> Job {
         models,
         life: draw_life(load, chance),
         curve: if share < 1.0 { curve.limited_to(share) } else { curve },
+        snag: None,
         successors: 0,
     }
 }

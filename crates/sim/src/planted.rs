@@ -6,8 +6,8 @@ use gpu_autoscaler_model::{GpuResource, Timestamp};
 
 use crate::curve::{Curve, Load};
 use crate::node::SimNode;
-use crate::spec::{WorldSpec, kinds};
-use crate::workload::{Arrival, Job, Workload, name_job};
+use crate::spec::{Ailment, WorldSpec, kinds};
+use crate::workload::{Arrival, Job, Snag, Workload, name_job};
 use crate::{Chance, Faults};
 
 /// What is planted.
@@ -36,6 +36,9 @@ const STEADY: [Load; 8] = [
     Load::QuietInference,
     Load::SmallShare,
 ];
+
+/// What GPUs suffer from.
+const AILMENTS: [Ailment; 3] = [Ailment::Hot, Ailment::Xid(79), Ailment::UncorrectedEcc(2)];
 
 /// Longer than anybody looks.
 const LIFE: Duration = Duration::from_secs(30 * 86_400);
@@ -75,7 +78,21 @@ pub fn planted(planting: &Planting) -> WorldSpec {
         let early = number < late_from;
         let (at, age) = if early { (Duration::ZERO, AGE) } else { (planting.late, Duration::ZERO) };
         let job = name_job(load, number as u64, resource, count, LIFE, curve, &mut chance);
-        arrivals.push(Arrival { at, age, job: Job { successors: 0, ..job } });
+        let snag = match number % 20 {
+            7 if early => Some(Snag::ImagePull),
+            13 if early => Some(Snag::CrashLoop),
+            _ => None,
+        };
+        // A container that loops must have ended lately; one that runs, long ago.
+        let age = if snag.is_some() { Duration::ZERO } else { age };
+        arrivals.push(Arrival { at, age, job: Job { successors: 0, snag, ..job } });
+    }
+    // One measured node in six has a GPU that is not well.
+    let measured = nodes.iter_mut().filter(|node| node.exporter.is_some());
+    for (node, ailment) in measured.step_by(6).zip(AILMENTS.into_iter().cycle()) {
+        // Machines have a handful of GPUs.
+        let gpu = chance.below(node.shape.gpus as usize) as u32;
+        node.ailments.push((gpu, ailment));
     }
     WorldSpec {
         seed: planting.seed,
@@ -130,6 +147,9 @@ mod tests {
             assert!(count(TrueUse::Idle) > 2, "seed={seed}");
             assert!(count(TrueUse::Busy) > 5, "seed={seed}");
             assert!(count(TrueUse::Unknown) > 1, "seed={seed}");
+            assert!(count(TrueUse::Stuck) > 4, "seed={seed}");
+            assert!(count(TrueUse::OverRequested) > 1, "seed={seed}");
+            assert!(truth.ailing.len() > 1, "seed={seed}");
         }
     }
 }

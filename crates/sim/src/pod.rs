@@ -9,7 +9,7 @@ use gpu_autoscaler_model::{
 };
 
 use crate::node::mib;
-use crate::workload::Job;
+use crate::workload::{Job, Snag};
 
 /// Number of a pod, in order of creation; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +66,16 @@ impl SimPod {
         (fb_mib as f64 * share) as u64
     }
 
+    fn containers(&self) -> ContainerState {
+        let looping = self.job.snag == Some(Snag::CrashLoop);
+        ContainerState {
+            image: Some(format!("registry.example/{}", self.job.owner_kind).into()),
+            waiting: self.job.snag.map(|snag| snag.as_str().into()),
+            restarts: if looping { 7 } else { 0 },
+            last_end: self.bound.as_ref().filter(|_| looping).map(|binding| binding.at),
+        }
+    }
+
     /// The object as the API server has it.
     pub(crate) fn object(&self, node: Option<NodeName>) -> Pod {
         let unbound = self.bound.is_none() && self.phase == PodPhase::Pending;
@@ -79,10 +89,7 @@ impl SimPod {
             phase: self.phase,
             deleting: self.deleting,
             deletion_due: None,
-            containers: ContainerState {
-                image: Some(format!("registry.example/{}", self.job.owner_kind).into()),
-                ..ContainerState::default()
-            },
+            containers: self.containers(),
             requests: Resources {
                 cpu: MilliCpu::new(4_000 * u64::from(self.job.count)),
                 memory: mib(16_384 * u64::from(self.job.count)),

@@ -9,7 +9,7 @@ use crate::Chance;
 use crate::exporter::{PodName, Reading, sensors};
 use crate::node::{SimNode, Slot};
 use crate::pod::{PodId, SimPod};
-use crate::spec::{Counter, ExporterSpec, Layout};
+use crate::spec::{Ailment, Counter, ExporterSpec, Layout};
 
 /// Reads every device of `node` at `at`, with profiling counters averaged since `since`.
 ///
@@ -148,6 +148,10 @@ impl Gpu<'_> {
         readings.push(Reading { scope, ..device });
     }
 
+    fn ailment(&self, gpu: u32) -> Option<Ailment> {
+        self.node.spec.ailments.iter().find(|(index, _)| *index == gpu).map(|(_, ailment)| *ailment)
+    }
+
     fn reading(
         &self,
         one: &Use<'_>,
@@ -175,6 +179,7 @@ impl Gpu<'_> {
             fb_reserved_mib,
             watts: self.sensors.0,
             celsius: self.sensors.1,
+            ailment: self.ailment(one.slot.gpu),
         }
     }
 }

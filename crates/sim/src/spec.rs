@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gpu_autoscaler_model::{CapacityType, Timestamp};
+use gpu_autoscaler_model::{CapacityType, FindingKind, Timestamp};
 
 use crate::catalog::{self, Shape, Slice};
 use crate::workload::Workload;
@@ -36,6 +36,29 @@ pub struct NodeSpec {
     pub exporter: Option<ExporterSpec>,
     /// How it was bought.
     pub capacity_type: CapacityType,
+    /// GPUs whose hardware is not well, by index.
+    pub ailments: Vec<(u32, Ailment)>,
+}
+
+/// What is wrong with a GPU's hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ailment {
+    /// Its clocks are held down by heat all the time.
+    Hot,
+    /// Its last XID is this one, of hardware.
+    Xid(u32),
+    /// Memory errors that could not be corrected.
+    UncorrectedEcc(u64),
+}
+
+impl Ailment {
+    /// The kind of finding that it is.
+    pub const fn kind(self) -> FindingKind {
+        match self {
+            Self::Hot => FindingKind::Throttled,
+            Self::Xid(_) | Self::UncorrectedEcc(_) => FindingKind::Sick,
+        }
+    }
 }
 
 /// How the GPUs of a node are shared. It holds for all GPUs of the node.
@@ -184,6 +207,7 @@ fn build<'k>(seed: u64, kinds: impl Iterator<Item = &'k Kind>) -> Vec<NodeSpec> 
             layout: kind.layout,
             exporter: kind.counter.map(|c| draw_exporter(c, kind.virtual_gpus, &mut chance)),
             capacity_type: kind.capacity_type,
+            ailments: Vec::new(),
         })
         .collect()
 }

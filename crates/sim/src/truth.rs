@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use gpu_autoscaler_model::{Device, NodeName, ObjectKey, Timestamp, Uid};
+use gpu_autoscaler_model::{Device, FindingKind, GpuUuid, NodeName, ObjectKey, Timestamp, Uid};
 use serde::Serialize;
 
 use crate::curve::Load;
@@ -62,6 +62,8 @@ pub struct Truth {
     pub pods: Vec<PodTruth>,
     /// Nodes whose GPUs nobody measures, and how many GPUs each has.
     pub unmeasured: Vec<(NodeName, u32)>,
+    /// GPUs whose hardware is not well and is measured, and the kind of finding that each is.
+    pub ailing: Vec<(NodeName, GpuUuid, FindingKind)>,
 }
 
 /// What is so of one pod.
@@ -106,6 +108,8 @@ pub enum TrueUse {
     Idle,
     /// Nothing was computed, and half of the memory or more is held: it must be found.
     MemoryHeld,
+    /// Its containers cannot run, and it holds its devices: it must be found.
+    Stuck,
     /// Some of its devices are used and some never were: it must be found.
     OverRequested,
     /// Clearly less than the threshold was computed: it must be found.
@@ -195,6 +199,14 @@ struct Seen {
 fn true_use(pod: &SimPod, node: &SimNode, seen: &Seen, rule: &Rule, at: Timestamp) -> TrueUse {
     if pod.deleting {
         return TrueUse::Borderline;
+    }
+    if pod.job.snag.is_some() {
+        let age = at.since(seen.bound);
+        return match age {
+            _ if age + rule.lag / 2 < rule.young => TrueUse::Young,
+            _ if age >= rule.young + rule.lag => TrueUse::Stuck,
+            _ => TrueUse::Borderline,
+        };
     }
     let Some(exporter) = node.spec.exporter else { return TrueUse::Unknown };
     let shared = matches!(node.spec.layout, Layout::TimeSliced { .. });

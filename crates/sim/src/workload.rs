@@ -31,8 +31,29 @@ pub struct Job {
     pub life: Duration,
     /// What it does with its GPUs.
     pub curve: Curve,
+    /// What keeps its containers from running; `None` when nothing does.
+    pub snag: Option<Snag>,
     /// How many pods of the same name follow it, each with a uid and a curve of its own.
     pub successors: u32,
+}
+
+/// What keeps a pod's containers from running, while it holds its GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Snag {
+    /// The image cannot be pulled.
+    ImagePull,
+    /// Its container ends as soon as it starts.
+    CrashLoop,
+}
+
+impl Snag {
+    /// In the kubelet's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ImagePull => "ImagePullBackOff",
+            Self::CrashLoop => "CrashLoopBackOff",
+        }
+    }
 }
 
 /// When a pod is created.
@@ -336,6 +357,7 @@ pub(crate) fn name_job(
         models: Vec::new(),
         life,
         curve,
+        snag: None,
         // At most two.
         successors: successors as u32,
     }

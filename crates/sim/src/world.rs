@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Change, Delta, Effect, GpuSample, NodeName, ObjectKey, PodPhase, PolicyObject, Scrape,
-    ScrapeCounts, ScrapeFailure, Timestamp, Uid,
+    Change, Delta, Effect, FindingKind, GpuSample, GpuUuid, NodeName, ObjectKey, PodPhase,
+    PolicyObject, Scrape, ScrapeCounts, ScrapeFailure, Timestamp, Uid,
 };
 
 use crate::api::{ApiServer, Chore, Sent, StoredEvent};
@@ -16,7 +16,7 @@ use crate::pod::{Binding, PodId, SimPod};
 use crate::reading;
 use crate::spec::{ExporterSpec, WorldSpec};
 use crate::truth::{self, Rule, Truth};
-use crate::workload::{Arrival, Job, Source};
+use crate::workload::{Arrival, Job, Snag, Source};
 use crate::{Chance, Faults};
 
 /// A seeded cluster in virtual time.
@@ -251,7 +251,21 @@ impl World {
             unmeasured: unmeasured
                 .map(|node| (node.object.name.clone(), node.spec.shape.gpus))
                 .collect(),
+            ailing: self.ailing(),
         }
+    }
+
+    /// GPUs that are not well on nodes whose exporter delivers.
+    fn ailing(&self) -> Vec<(NodeName, GpuUuid, FindingKind)> {
+        let nodes = self.nodes.iter().filter(|node| self.observed_since(node).is_some());
+        nodes
+            .flat_map(|node| {
+                node.spec.ailments.iter().filter_map(|(gpu, ailment)| {
+                    let slot = node.slots.iter().find(|slot| slot.gpu == *gpu)?;
+                    Some((node.object.name.clone(), slot.device.uuid.clone(), ailment.kind()))
+                })
+            })
+            .collect()
     }
 
     /// Since when the node's exporter has been delivering without a break; `None` when it does
@@ -370,7 +384,13 @@ impl World {
         let pod = self.pods.get_mut(&id).expect("the caller created it");
         pod.bound = Some(Binding { node, slots, at });
         pod.version = version;
-        if age.is_zero() {
+        if let Some(snag) = pod.job.snag {
+            // Its containers never compute anything.
+            if snag == Snag::CrashLoop {
+                pod.phase = PodPhase::Running;
+            }
+            self.tell(id);
+        } else if age.is_zero() {
             self.tell(id);
             self.decide(self.now.after(pull), Event::Start(id));
         } else {

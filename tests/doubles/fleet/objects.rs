@@ -72,7 +72,13 @@ fn pod_manifest(pod: &Pod) -> Json {
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": { "namespace": &*pod.key.namespace, "name": &*pod.key.name },
+        "metadata": {
+            "namespace": &*pod.key.namespace,
+            "name": &*pod.key.name,
+            "annotations": pod.containers.waiting.as_ref().map(|says| {
+                json!({ "tests.gpu-autoscaler.io/waits": &**says })
+            }),
+        },
         "spec": {
             "nodeName": pod.node.as_ref().map(|node| node.as_str()),
             "restartPolicy": "Never",

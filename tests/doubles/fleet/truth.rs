@@ -42,7 +42,7 @@ pub fn truth(
     let mut means: BTreeMap<_, (f64, f64)> = BTreeMap::new();
     let (first, last) = (end.saturating_sub(rule.lag), end + rule.lag / 2);
     let mut at = first;
-    let mut pods = Vec::new();
+    let (mut pods, mut ailing) = (Vec::new(), Vec::new());
     while at <= last {
         world.advance(spec.start.after(at));
         let truth = world.truth(&judged_by);
@@ -52,7 +52,7 @@ pub fn truth(
             *range = (range.0.min(mean), range.1.max(mean));
         }
         if at <= end {
-            pods = truth.pods;
+            (pods, ailing) = (truth.pods, truth.ailing);
         }
         at += Duration::from_secs(5);
     }
@@ -76,6 +76,7 @@ pub fn truth(
                 "name": &*pod.pod.name,
                 "node": node.as_str(),
                 "load": pod.load,
+                "stuck": pod.use_ == TrueUse::Stuck,
                 "measured": exporter.is_some() && told_apart && !blind,
                 "counter": exporter.map(|exporter| format!("{:?}", exporter.counter)),
                 "shared": shared,
@@ -97,6 +98,11 @@ pub fn truth(
             "youngSecs": rule.young.as_secs(),
         },
         "pods": facts,
+        "hardware": ailing.iter().map(|(node, gpu, kind)| json!({
+            "node": node.as_str(),
+            "gpu": gpu.as_str(),
+            "kind": kind.as_str(),
+        })).collect::<Vec<_>>(),
         "nodes": spec.nodes.iter().map(|node| json!({
             "name": node.name,
             "gpus": node.shape.gpus,

@@ -1,16 +1,15 @@
 //! Random nodes and pods, each in the planner's words and as a manifest.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Constraints, HostPort, LabelSelector, NamespaceScope, NodeSelectorTerm, Operator, PodTerm,
-    Requirement, SpreadConstraint, Taint, TaintEffect, Toleration,
+    Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm, Operator,
+    PodTerm, Requirement, SpreadConstraint, Taint, TaintEffect, Toleration,
 };
 use gpu_autoscaler_planner::fleet::{
     Amounts, Fleet, Gpu, GpuPicker, Identity, Isolation, Node, Sharing,
 };
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind, Request};
+use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
 use serde_json::{Value, json};
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -50,8 +49,9 @@ impl World {
 
     /// Nodes, and their manifests.
     pub fn fleet(&mut self, nodes: usize) -> (Fleet, Vec<Value>) {
-        let (nodes, manifests) = (0..nodes).map(|index| self.node(index)).unzip();
-        (Fleet { nodes }, manifests)
+        let (nodes, manifests): (Vec<Node>, Vec<Value>) =
+            (0..nodes).map(|index| self.node(index)).unzip();
+        (Fleet::new(nodes), manifests)
     }
 
     fn node(&mut self, index: usize) -> (Node, Value) {
@@ -62,14 +62,14 @@ impl World {
             self.pick(&[0, 2, 4, 8_usize]),
             self.pick(&[0, 0, 7_u64]),
         );
-        let mut labels: BTreeMap<Arc<str>, Arc<str>> =
-            [("kubernetes.io/hostname".into(), name.as_str().into())].into();
+        let mut labels = vec![("kubernetes.io/hostname", name.as_str())];
         if !self.one_in(6) {
-            labels.insert("zone".into(), self.pick(&ZONES).into());
+            labels.push(("zone", self.pick(&ZONES)));
         }
         if !self.one_in(3) {
-            labels.insert("tier".into(), self.pick(&TIERS).into());
+            labels.push(("tier", self.pick(&TIERS)));
         }
+        let labels = Labels::from_iter(labels);
         let mut taints = Vec::new();
         if self.one_in(4) {
             let effects = [TaintEffect::NoSchedule, TaintEffect::PreferNoSchedule];
@@ -155,12 +155,13 @@ impl World {
                 gpu: if gpus > 0 { GpuRequest::Whole { count: gpus } } else { GpuRequest::None },
                 models: Vec::new(),
                 isolation: Isolation::None,
+                links: Links::Any,
                 extended: if slices > 0 { vec![(MIG.into(), slices)] } else { Vec::new() },
             },
-            constraints,
+            constraints: Arc::new(constraints),
             identity: Arc::new(Identity {
                 namespace: "default".into(),
-                labels: [("app".into(), app)].into(),
+                labels: [("app", app)].into_iter().collect(),
             }),
         };
         (kind, manifest)
@@ -264,8 +265,8 @@ impl World {
     }
 }
 
-fn pairs(labels: &BTreeMap<Arc<str>, Arc<str>>) -> Value {
-    labels.iter().map(|(key, value)| (key.to_string(), Value::from(&**value))).collect()
+fn pairs(labels: &Labels) -> Value {
+    labels.iter().map(|(key, value)| (key.to_string(), Value::from(value))).collect()
 }
 
 fn effect(effect: TaintEffect) -> &'static str {

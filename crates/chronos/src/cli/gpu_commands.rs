@@ -10,11 +10,12 @@ use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::names;
 use crate::lease::{Gpu, Request};
+use crate::os::gpu::Usage;
 use crate::os::session::Session;
 use crate::os::{clock, history, terminal};
 use crate::planner;
 use crate::quantity::{NANOS, Now, Span};
-use crate::wanted;
+use crate::{Bytes, wanted};
 
 /// Prints the part of a GPU that is free.
 pub(super) fn available(session: &mut Session, device: &str, out: Output) -> Result<(), Failure> {
@@ -52,6 +53,7 @@ pub(super) fn stats(
     let backend = session.host().backend().name();
     let state = session.settings().state.clone();
     let now = clock::now();
+    let ended = ended(&state, since, now)?;
     let book = session.book()?.clone();
     let free: Vec<u64> = planner::free(&book, &gpus, now).iter().map(|b| b.as_u64()).collect();
     let as_json = out.json || format == StatsFormat::Json;
@@ -60,7 +62,7 @@ pub(super) fn stats(
         let items = numbered.map(|(gpu, free)| views::gpu(gpu, &book, *free)).collect();
         let mut list = views::list("GpuList", items);
         list["backend"] = json!(backend);
-        if let Some(ended) = ended(&state, since, now)? {
+        if let Some(ended) = ended {
             list["ended"] = json!(ended.iter().map(views::epitaph).collect::<Vec<_>>());
         }
         out.object(&list);
@@ -87,7 +89,7 @@ pub(super) fn stats(
                     detail(gpu, &book, now, out);
                 }
             }
-            for line in ended(&state, since, now)?.into_iter().flatten() {
+            for line in ended.into_iter().flatten() {
                 let (hours, reason) = (line.gpu_secs / 3_600.0, line.reason);
                 out.line(&format!("{}  {}  {hours:.3} GPU-hours  {reason}", line.id, line.user));
             }
@@ -224,31 +226,10 @@ pub(super) fn top(
     frames: Option<u64>,
     out: Output,
 ) -> Result<(), Failure> {
-    let endless = out.watched() && frames.is_none();
+    let endless = out.watched() && frames.is_none() && !out.json;
     let mut left = frames.unwrap_or(1);
     loop {
-        if out.watched() {
-            out.line("\u{1b}[2J\u{1b}[H");
-        }
-        let gpus = crate::world::World::gpus(session.host())?;
-        let processes = session.host().backend().processes()?;
-        let now = clock::now();
-        let book = session.book()?;
-        let free = planner::free(book, &gpus, now);
-        for (gpu, free) in gpus.iter().zip(free) {
-            let used = 100.0 - percent(free.as_u64(), gpu.memory.as_u64());
-            let filled = (used / 5.0).round() as usize;
-            let bar = format!("{}{}", "█".repeat(filled), "·".repeat(20 - filled.min(20)));
-            out.line(&format!("GPU {} {bar} {used:5.1}% leased  {}", gpu.index, gpu.name));
-            for usage in processes.iter().filter(|usage| usage.gpu == gpu.id) {
-                let memory = usage.memory.map_or_else(|| "?".to_owned(), |m| m.to_string());
-                let whose = leaseholder(book, usage.pid).unwrap_or("foreign");
-                out.line(&format!("      process {}  {memory}  {whose}", usage.pid));
-            }
-        }
-        let rows: Vec<Vec<String>> = book.leases().map(|lease| row(lease, now)).collect();
-        out.table(&LEASE_COLUMNS, &rows);
-        out.line(&format!("{} waiting", book.tickets().len()));
+        picture(session, out)?;
         left = left.saturating_sub(1);
         if left == 0 && !endless {
             return Ok(());
@@ -257,6 +238,52 @@ pub(super) fn top(
             return Ok(());
         }
     }
+}
+
+/// The machine as it is now: one screen, or one object.
+fn picture(session: &mut Session, out: Output) -> Result<(), Failure> {
+    let gpus = crate::world::World::gpus(session.host())?;
+    let processes = session.host().backend().processes()?;
+    let now = clock::now();
+    let book = session.book()?;
+    let free = planner::free(book, &gpus, now);
+    if out.json {
+        let process = |usage: &Usage| {
+            json!({
+                "pid": usage.pid, "gpu": usage.gpu,
+                "memoryBytes": usage.memory.map(|memory| memory.as_u64()),
+                "lease": leaseholder(book, usage.pid),
+            })
+        };
+        let of = |(gpu, free): (&Gpu, &Bytes)| views::gpu(gpu, book, free.as_u64());
+        out.object(&json!({
+            "apiVersion": views::API_VERSION,
+            "kind": "Top",
+            "gpus": gpus.iter().zip(&free).map(of).collect::<Vec<_>>(),
+            "processes": processes.iter().map(process).collect::<Vec<_>>(),
+            "leases": book.leases().map(|lease| views::lease(lease, now)).collect::<Vec<_>>(),
+            "waiting": book.tickets().len(),
+        }));
+        return Ok(());
+    }
+    if out.watched() {
+        out.line("\u{1b}[2J\u{1b}[H");
+    }
+    for (gpu, free) in gpus.iter().zip(free) {
+        let used = 100.0 - percent(free.as_u64(), gpu.memory.as_u64());
+        let filled = (used / 5.0).round() as usize;
+        let bar = format!("{}{}", "█".repeat(filled), "·".repeat(20 - filled.min(20)));
+        out.line(&format!("GPU {} {bar} {used:5.1}% leased  {}", gpu.index, gpu.name));
+        for usage in processes.iter().filter(|usage| usage.gpu == gpu.id) {
+            let memory = usage.memory.map_or_else(|| "?".to_owned(), |m| m.to_string());
+            let whose = leaseholder(book, usage.pid).unwrap_or("foreign");
+            out.line(&format!("      process {}  {memory}  {whose}", usage.pid));
+        }
+    }
+    let rows: Vec<Vec<String>> = book.leases().map(|lease| row(lease, now)).collect();
+    out.table(&LEASE_COLUMNS, &rows);
+    out.line(&format!("{} waiting", book.tickets().len()));
+    Ok(())
 }
 
 /// The lease that a process carries the mark of.

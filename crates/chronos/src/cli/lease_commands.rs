@@ -56,9 +56,7 @@ pub fn run(session: &mut Session, command: Command, out: Output) -> Result<ExitC
 
 fn say(out: Output, kind: &str, text: &str) {
     if out.json {
-        out.object(&json!({
-            "apiVersion": views::API_VERSION, "kind": "Done", "done": kind, "message": text,
-        }));
+        out.object(&views::done(kind, text));
     } else {
         out.done(text);
     }
@@ -338,7 +336,10 @@ fn env(session: &mut Session, id: &str, shell: Shell, out: Output) -> Result<(),
     let vendor = session.host().backend().gpus()?.first().map(|gpu| gpu.vendor);
     let variables = supervise::environment(&lease, vendor);
     if out.json {
-        out.object(&json!(variables.into_iter().collect::<std::collections::BTreeMap<_, _>>()));
+        let variables: std::collections::BTreeMap<_, _> = variables.into_iter().collect();
+        out.object(&json!({
+            "apiVersion": views::API_VERSION, "kind": "Environment", "variables": variables,
+        }));
         return Ok(());
     }
     for (name, value) in variables {

@@ -31,12 +31,25 @@ pub fn main() -> ExitCode {
         return ExitCode::from(1);
     }
     given.truncate(ARGUMENTS_MAX);
-    let arguments = Arguments::parse_from(given);
+    let arguments = match Arguments::try_parse_from(&given) {
+        Ok(arguments) => arguments,
+        Err(error) => return misread(&error, given.iter().any(|word| word == "--json")),
+    };
     let json = arguments.json;
     match dispatch(arguments) {
         Ok(code) => code,
         Err(failure) => failure.report(json),
     }
+}
+
+/// Help and version are asked for; the rest means nothing to us, which is 2 as everywhere.
+fn misread(error: &clap::Error, as_json: bool) -> ExitCode {
+    if !error.use_stderr() || !as_json {
+        error.exit();
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Failure::usage(first.to_owned(), "`chronos help` and `chronos COMMAND --help`").report(true)
 }
 
 /// Arguments that are looked at; a command of a job may be long, not endless.
@@ -51,7 +64,15 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Version => {
-            out.line(&format!("chronos {}", env!("CARGO_PKG_VERSION")));
+            let version = env!("CARGO_PKG_VERSION");
+            if out.json {
+                let api = views::API_VERSION;
+                out.object(&serde_json::json!({
+                    "apiVersion": api, "kind": "Version", "version": version,
+                }));
+            } else {
+                out.line(&format!("chronos {version}"));
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Command::Schema => {
@@ -63,12 +84,10 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
     let settings = Settings::read()?;
     match arguments.command {
-        Command::Guard { detach: true } => {
-            crate::os::guard::detach()?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Guard { detach: false } => {
-            crate::os::guard::run(&settings)?;
+        Command::Guard { detach } => {
+            if !detach || crate::os::guard::detach()? {
+                crate::os::guard::run(&settings)?;
+            }
             return Ok(ExitCode::SUCCESS);
         }
         Command::Helper { idle } => {

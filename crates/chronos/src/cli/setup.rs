@@ -77,7 +77,13 @@ fn show(settings: &Settings, out: Output) -> Result<(), Failure> {
 /// Installs what a shared machine needs.
 pub fn setup(settings: &Settings, print: bool, out: Output) -> Result<ExitCode, Failure> {
     if print {
-        for (path, text) in install::files()? {
+        let files = install::files()?;
+        if out.json {
+            let file = |(path, text): &(std::path::PathBuf, String)| json!({"path": path, "content": text});
+            out.object(&views::list("FileList", files.iter().map(file).collect()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        for (path, text) in files {
             out.line(&format!("# {}", path.display()));
             out.line(&text);
         }
@@ -86,7 +92,12 @@ pub fn setup(settings: &Settings, print: bool, out: Output) -> Result<ExitCode, 
     if !own_caller()?.is_root() {
         return Err(Refusal::RootOnly { what: "set the helper up".to_owned() }.into());
     }
-    for line in install::install(settings)? {
+    let done = install::install(settings)?;
+    if out.json {
+        out.object(&views::done("SetUp", &done.join("; ")));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in done {
         out.done(&line);
     }
     Ok(ExitCode::SUCCESS)
@@ -102,6 +113,11 @@ pub fn lockdown(settings: &Settings, state: Switch, out: Output) -> Result<ExitC
         Switch::On => "closed to",
         Switch::Off => "open to",
     };
-    out.done(&format!("GPUs are {text} {}", closed.join(", ")));
+    let text = format!("GPUs are {text} {}", closed.join(", "));
+    if out.json {
+        out.object(&views::done("LockedDown", &text));
+    } else {
+        out.done(&text);
+    }
     Ok(ExitCode::SUCCESS)
 }

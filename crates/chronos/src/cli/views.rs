@@ -61,6 +61,11 @@ fn parts(parts: &[Part]) -> Vec<Value> {
     parts.iter().map(part).collect()
 }
 
+/// That something is done.
+pub fn done(what: &str, message: &str) -> Value {
+    json!({ "apiVersion": API_VERSION, "kind": "Done", "done": what, "message": message })
+}
+
 /// A list of objects.
 pub fn list(kind: &str, items: Vec<Value>) -> Value {
     json!({ "apiVersion": API_VERSION, "kind": kind, "items": items })

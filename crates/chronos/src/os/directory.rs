@@ -119,6 +119,11 @@ impl Directory {
         }
     }
 
+    /// Whether somebody has removed it: nothing can be kept in it any more.
+    pub fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -262,7 +267,8 @@ pub fn lock(file: &File, path: &Path) -> Result<(), Fault> {
             return Err(Fault::LockBusy { path: path.to_owned(), secs, holder });
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(std::time::Duration::from_millis(4));
+        // Longer pauses would leave the lock idle: it is held for a fraction of this.
+        pause = (pause * 2).min(std::time::Duration::from_millis(1));
     }
     Ok(())
 }

@@ -29,6 +29,11 @@ use crate::world::World;
 /// How often a guard looks although nothing told it to: the bound on what a lost notice costs.
 const LOOK_EVERY: Span = Span::from_secs(30);
 
+/// Pause after a round, whatever the journal says meanwhile: a thousand grants in a second wake the
+/// guardian a hundred times. What is due and processes that end do not wait for it, so that a lease
+/// of less than this may end this much late.
+const REST: Span = Span::from_millis(10);
+
 /// Pause after a round that failed or that left processes the kernel does not let go of.
 const RETRY: Span = Span::from_millis(100);
 
@@ -45,7 +50,7 @@ impl Notice {
         let fail = |e: Errno| Fault::os("watch", directory.path().display(), e);
         let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
         let notice = inotify::init(flags).map_err(fail)?;
-        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+        let what = WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
         inotify::add_watch(&notice, directory.path(), what).map_err(fail)?;
         Ok(Self(notice))
     }
@@ -61,15 +66,23 @@ impl Notice {
     /// # Errors
     /// [`Fault::Os`].
     pub fn wait(&self, handles: &[OwnedFd], until: Boottime) -> Result<(), Fault> {
-        let left = until.since(clock::boottime());
-        let mut watched = vec![PollFd::new(&self.0, PollFlags::IN)];
-        watched.extend(handles.iter().map(|handle| PollFd::new(handle, PollFlags::IN)));
-        match poll(&mut watched, Some(&timespec(left.as_nanos()))) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(Fault::os("wait for", "the journal", error)),
-        }
+        let watched = handles.iter().map(AsFd::as_fd).chain([self.0.as_fd()]);
+        wait_for_any(watched, until)?;
         self.drain();
         Ok(())
+    }
+}
+
+fn wait_for_any<'a>(
+    handles: impl Iterator<Item = BorrowedFd<'a>>,
+    until: Boottime,
+) -> Result<(), Fault> {
+    let left = until.since(clock::boottime());
+    let mut watched: Vec<PollFd<'_>> =
+        handles.map(|handle| PollFd::from_borrowed_fd(handle, PollFlags::IN)).collect();
+    match poll(&mut watched, Some(&timespec(left.as_nanos()))) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(Fault::os("wait for", "the journal", error)),
     }
 }
 
@@ -137,22 +150,24 @@ pub fn program() -> Result<PathBuf, Fault> {
     Ok(PathBuf::from("chronos"))
 }
 
-/// Leaves the caller's session and goes on as a child of init, so that neither a hangup of the
-/// terminal nor the end of the caller reaches the guardian.
+/// Goes on as a child of init in a session of its own, so that neither a hangup of the terminal nor
+/// the end of the caller reaches the guardian. Returns whether this is the child.
 ///
 /// # Errors
-/// [`Fault::Os`] when the child cannot be started.
-pub fn detach() -> Result<(), Fault> {
-    let program = std::env::current_exe().map_err(|e| Fault::os("find", "this program", e))?;
-    // Already a group leader by `process_group`: the child is none and may lead a session.
-    let mut command = Command::new(&program);
-    command.arg("guard").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: `setsid` is safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into));
+/// [`Fault::Os`] when there can be no child.
+pub fn detach() -> Result<bool, Fault> {
+    let fail = |e: std::io::Error| Fault::os("start", "the guardian", e);
+    // SAFETY: the tool has one thread when it does this, so that the child lacks nothing; it goes on
+    // like any process. A second `exec` would cost the first grant as much as everything else.
+    match unsafe { libc::fork() } {
+        -1 => Err(fail(std::io::Error::last_os_error())),
+        0 => {
+            // The parent leads the group that `ensure` made; its child is free to lead a session.
+            rustix::process::setsid().map_err(|e| fail(e.into()))?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
-    command.spawn().map_err(|e| Fault::os("start", program.display(), e))?;
-    Ok(())
 }
 
 /// Guards until no lease and no ticket is left.
@@ -170,6 +185,10 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
     let mut engine = Engine::new(host);
     let mut timers = Timers::default();
     loop {
+        if engine.world().runtime().is_removed() {
+            // Whoever removed the state has given up its leases; there is nothing to keep time for.
+            return Ok(());
+        }
         let watch = match engine.settle(Diligence::Full) {
             Ok(watch) => watch,
             Err(Error::Refused(_) | Error::Journal(_) | Error::World(_)) => {
@@ -181,7 +200,10 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
         if unneeded(&engine) && leave(&mut engine, &file)? {
             return Ok(());
         }
-        notice.wait(&process::handles(&watch.processes), until(&watch))?;
+        let (handles, due) = (process::handles(&watch.processes), until(&watch));
+        let rested = clock::boottime().after(REST);
+        wait_for_any(handles.iter().map(AsFd::as_fd), due.min(rested))?;
+        notice.wait(&handles, due)?;
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use gpu_autoscaler_model::Timestamp;
 use rustix::process::Signal as UnixSignal;
 
 use super::cgroup::Fences;
@@ -348,6 +349,13 @@ impl World for Host {
                 Ok(())
             }
         }
+    }
+
+    fn used(&mut self) -> Result<Vec<(u32, f64, Timestamp)>, Fault> {
+        let Some(state) = &self.state else { return Ok(Vec::new()) };
+        // Damaged lines are somebody's usage that is forgotten: no reason to grant nothing.
+        let (lines, _) = history::read(state.path())?;
+        Ok(lines.into_iter().map(|line| (line.uid, line.gpu_secs, line.ended)).collect())
     }
 
     fn calendar(&mut self) -> Result<Vec<Reservation>, Fault> {

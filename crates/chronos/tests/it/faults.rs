@@ -247,3 +247,12 @@ fn a_date_that_is_set_back_a_year_moves_no_deadline() {
     let early = sandbox.create(&["0", "0.5", "3600"]);
     sandbox.ok(&["release", &early]);
 }
+
+#[test]
+fn a_guardian_leaves_when_its_state_is_removed() {
+    let sandbox = Sandbox::new("count=1");
+    sandbox.create(&["0", "0.5", "600"]);
+    let guardian = await_some("the guardian", || sandbox.guardian());
+    std::fs::remove_dir_all(sandbox.runtime()).unwrap();
+    await_some("the end of the guardian", || gone(guardian).then_some(()));
+}

@@ -1,5 +1,5 @@
-//! The real tool, killed at its system calls while it creates, extends, releases, expires and
-//! reaps: afterwards the state is whole, nothing that was acknowledged is lost, nothing is
+//! The real tool, killed at its system calls while it creates, extends, releases, suspends, resumes,
+//! expires and reaps: afterwards the state is whole, nothing that was acknowledged is lost, nothing is
 //! promised twice, nothing is left behind, and no other process was touched.
 //!
 //! `TIMES` is the number of kill points for each operation; 0 is every system call of each. As root
@@ -8,25 +8,34 @@
 //! and at [`LOOKS`] of the others.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chronos::audit;
-use chronos::lease::LeaseId;
+use chronos::book::Event;
+use chronos::engine::Engine;
+use chronos::expiry::Diligence;
+use chronos::lease::{Lease, LeaseId, Phase};
 use chronos::os::cgroup::Fences;
+use chronos::os::settings::{Access, Config};
+use chronos::os::{Host, Settings};
+use chronos::quantity::Boottime;
+use chronos::{Bytes, audit, index};
 use serde_json::json;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root};
 use crate::trace::{Traced, name, only_looks, trace};
 
-const GPUS: &str = "count=2,memory=10GiB";
+const GPUS: &str = "count=2,memory=10GiB,checkpoint=yes";
 
 /// One operation: what there is before, what is run, what may have become of the lease.
 struct Operation {
     name: &'static str,
     /// Length of the lease that is there before.
     lease: &'static str,
+    /// What is in the journal beside it.
+    before: fn(&Lease) -> Vec<Event>,
     arguments: fn(&str) -> Vec<String>,
     /// Whether the lease that was there before may be gone afterwards.
     may_end: bool,
@@ -36,28 +45,101 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-const OPERATIONS: [Operation; 6] = [
+/// One line less than makes the next writer rewrite the journal.
+fn long_journal(_: &Lease) -> Vec<Event> {
+    let used = |number| Event::Used { uid: number, gpu_secs: 1.0, at: Boottime::default() };
+    (1..=62).map(used).collect()
+}
+
+/// One line less than makes the next writer make an index, and too many leases for a rewrite.
+fn many_leases(lease: &Lease) -> Vec<Event> {
+    let copy = |number: usize| {
+        let mut copy = Lease { id: LeaseId(format!("partition_1_1_{number:04}")), ..lease.clone() };
+        copy.parts[0].memory = Bytes::new(1);
+        copy.fenced = false;
+        Event::Granted(Box::new(copy))
+    };
+    let used = |uid: usize| Event::Used {
+        uid: u32::try_from(uid).unwrap(),
+        gpu_secs: 1.0,
+        at: Boottime::default(),
+    };
+    const LEASES: usize = 33;
+    let own = 3; // The first line, the lease that is there, the one that is taken.
+    (0..LEASES).map(copy).chain((0..index::LINES - LEASES - own).map(used)).collect()
+}
+
+const OPERATIONS: [Operation; 10] = [
     Operation {
         name: "create",
         lease: "1h",
+        before: |_| Vec::new(),
+        arguments: |_| words("create 1 0.5 3600"),
+        may_end: false,
+    },
+    Operation {
+        name: "rewrite",
+        lease: "1h",
+        before: long_journal,
+        arguments: |_| words("create 1 0.5 3600"),
+        may_end: false,
+    },
+    Operation {
+        name: "index",
+        lease: "1h",
+        before: many_leases,
         arguments: |_| words("create 1 0.5 3600"),
         may_end: false,
     },
     Operation {
         name: "extend",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("extend {id} --for 1h")),
         may_end: false,
     },
     Operation {
         name: "release",
         lease: "1h",
+        before: |_| Vec::new(),
         arguments: |id| words(&format!("release {id}")),
         may_end: true,
     },
-    Operation { name: "expire", lease: "1ms", arguments: |_| words("list"), may_end: true },
-    Operation { name: "reap", lease: "1ms", arguments: |_| words("reap"), may_end: true },
-    Operation { name: "guard", lease: "1ms", arguments: |_| words("guard"), may_end: true },
+    Operation {
+        name: "suspend",
+        lease: "1h",
+        before: |_| Vec::new(),
+        arguments: |id| words(&format!("suspend {id}")),
+        may_end: false,
+    },
+    Operation {
+        name: "resume",
+        lease: "1h",
+        before: |_| Vec::new(),
+        arguments: |id| words(&format!("resume {id}")),
+        may_end: false,
+    },
+    Operation {
+        name: "expire",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("list"),
+        may_end: true,
+    },
+    Operation {
+        name: "reap",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("reap"),
+        may_end: true,
+    },
+    Operation {
+        name: "guard",
+        lease: "1ms",
+        before: |_| Vec::new(),
+        arguments: |_| words("guard"),
+        may_end: true,
+    },
 ];
 
 struct Stage {
@@ -83,13 +165,51 @@ fn stage(operation: &Operation) -> Stage {
     let sandbox = Sandbox::new(GPUS).without_guardian();
     let member = ["--gpu", "0", "--mem", "60%", "--for", operation.lease, "--grace", "0"];
     let id = sandbox.create(&member);
+    let lease = sandbox.book().lease(&LeaseId(id.clone())).unwrap().clone();
+    let journal = std::fs::File::options().append(true).open(sandbox.runtime().join("journal"));
+    let lines = chronos::journal::lines(&(operation.before)(&lease));
+    journal.unwrap().write_all(&lines).unwrap();
     let member = sleeper(&sandbox, Some(&id));
     let stranger = sleeper(&sandbox, None);
     if let Some(fences) = Fences::find(None, &sandbox.runtime()) {
         let process = chronos::os::process::identify(member.0.id()).unwrap();
         fences.enclose(&LeaseId(id.clone()), &process).unwrap();
     }
+    if operation.name == "resume" {
+        sandbox.ok(&["suspend", &id]);
+    }
     Stage { sandbox, id, member, stranger }
+}
+
+/// A job runs when its lease is active and is stopped when it is suspended: at the latest once the
+/// next guard has looked.
+fn check_the_job(stage: &Stage, place: &str) {
+    let settings = Settings {
+        runtime: stage.sandbox.runtime(),
+        state: stage.sandbox.root().join("state"),
+        access: Access::Own,
+        cgroup_root: None,
+        backend: "fake".to_owned(),
+        fake: GPUS.to_owned(),
+        config: Config::default(),
+        config_file: None,
+        policy_file: stage.sandbox.root().join("policy.yaml"),
+    };
+    let mut guard = Engine::new(Host::open(&settings).unwrap());
+    guard.settle(Diligence::Full).unwrap();
+    let id = LeaseId(stage.id.clone());
+    let lease = guard.book().lease(&id).unwrap().clone();
+    assert_eq!(lease.mover, None, "{place}: nobody took it up");
+    let active = lease.phase == Phase::Active;
+    assert!(active || matches!(lease.phase, Phase::Suspended { .. }), "{place}: {:?}", lease.phase);
+    let events = Fences::find(None, &stage.sandbox.runtime())
+        .map(|fences| std::fs::read_to_string(fences.path(&id).join("cgroup.events")).unwrap());
+    let pid = stage.member.0.id();
+    let runs = match events {
+        Some(events) => events.contains("frozen 0"),
+        None => !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T "),
+    };
+    assert_eq!(runs, active, "{place}: the lease is {:?}, the job runs: {runs}", lease.phase);
 }
 
 fn traced_command(stage: &Stage, operation: &Operation) -> Command {
@@ -116,6 +236,9 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
     let gpus = chronos::os::gpu::fake::Fake::new(GPUS).gpus().unwrap();
     let over = audit::check(stage.sandbox.book().leases(), &gpus);
     assert!(over.is_empty(), "{place}: {}", over[0]);
+    if matches!(operation.name, "suspend" | "resume") {
+        check_the_job(stage, &place);
+    }
     // The GPU that was not leased before takes another half once or twice.
     let mut granted = 0;
     while stage.sandbox.run(&["create", "1", "0.5", "3600"]).status.success() {

@@ -16,10 +16,13 @@ mod kill_points;
 mod many_users;
 mod model;
 mod network_fs;
+mod nvidia;
 mod sandbox;
 mod scheduling;
+mod schema;
 mod trace;
 mod users;
+mod views;
 
 /// `SEED` of the environment, or `default`.
 fn seed(default: u64) -> u64 {

@@ -1,7 +1,9 @@
 //! What a person sees of the command line.
 
+mod fleet;
 mod manifest;
 mod plan;
+mod replay;
 
 use std::io::Write;
 use std::path::Path;
@@ -9,10 +11,22 @@ use std::process::{Command, Stdio};
 
 /// Runs the program in the folder of the samples and prints what it printed and how it ended.
 fn run(args: &[&str], input: &str) -> String {
+    run_with(args, &[], input)
+}
+
+/// The same on a terminal of 80 columns.
+fn run_narrow(args: &[&str]) -> String {
+    run_with(args, &[("COLUMNS", "80")], "")
+}
+
+/// The same with variables of the environment; none of a person's own cluster counts.
+fn run_with(args: &[&str], environment: &[(&str, &str)], input: &str) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_gpu-autoscaler"))
         .args(args)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples"))
-        .env_remove("GPU_AUTOSCALER_SERVER")
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -27,6 +27,10 @@ fn a_dump_with_metrics_is_judged() {
         research   waits  not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
         research   done   ended (Succeeded): it holds nothing
 
+        === Waiting ===
+        NAMESPACE  POD    GPUS  FITS ON  PACKING SAYS
+        research   waits     8  -        0 of 1 nodes fit: 1 too little GPU; it would fit with 8 GPUs free on one node, where now at most 2 are
+
         === Unknown ===
         NODE        GPUS  POD            WHY
         gpu-node-a     1  research/dark  no exporter reports it
@@ -35,6 +39,7 @@ fn a_dump_with_metrics_is_judged() {
         === Summary ===
         GPU nodes:        1
         GPUs:             8, 5 measured, 14 requested
+        GPU utilization:  40.2% on average of pods that are measured, memory 6.3%
         Cost per hour:    $55.04
         Could save:       $19.78 per hour
         Pods:             2 with waste, 2 without, 2 not decided
@@ -55,6 +60,10 @@ fn a_dump_alone_tells_what_is_missing() {
         research   waits  not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.
         research   done   ended (Succeeded): it holds nothing
 
+        === Waiting ===
+        NAMESPACE  POD    GPUS  FITS ON  PACKING SAYS
+        research   waits     8  -        0 of 1 nodes fit: 1 too little GPU; it would fit with 8 GPUs free on one node, where now at most 2 are
+
         === Unknown ===
         NODE        GPUS  POD                          WHY
         gpu-node-a     1  ml-serve/embed-6d9f7c-x2x7p  no exporter reports it
@@ -66,6 +75,7 @@ fn a_dump_alone_tells_what_is_missing() {
         === Summary ===
         GPU nodes:        1
         GPUs:             8, 0 measured, 14 requested
+        GPU utilization:  - on average of pods that are measured, memory -
         Cost per hour:    $55.04
         Could save:       - per hour
         Pods:             0 with waste, 4 without, 2 not decided

@@ -5,7 +5,7 @@ use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Pod, Unknown};
+use super::{Finding, Pod, Unknown, Waiting};
 
 /// Some of what was judged together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +40,8 @@ pub struct Explanation {
     pub refusal: Option<String>,
     /// The pod, while it is active.
     pub pod: Option<Pod>,
+    /// Where it would fit, while it waits for a node.
+    pub waiting: Option<Waiting>,
     /// Its waste.
     pub findings: Vec<Finding>,
     /// Why the use of its GPUs is not known, where it is not.
@@ -88,6 +90,7 @@ impl Explanation {
             verdict,
             refusal: refusal.map(|refusal| refusal.why.to_string()),
             pod: pod.map(Pod::from),
+            waiting: view.waiting.iter().find(|w| w.pod == *key).map(Waiting::from),
             findings,
             unknown,
             rules: rules.clone(),
@@ -111,6 +114,8 @@ pub struct Rules {
     pub busy_from: f64,
     /// Highest share of compute up to which a pod is idle, 0 to 1.
     pub idle_up_to: f64,
+    /// Mean share of framebuffer from which on an idle pod holds memory, 0 to 1.
+    pub memory_held_from: f64,
     /// Waste score above which it is a finding.
     pub score_above: f64,
 }
@@ -124,6 +129,7 @@ impl From<&Thresholds> for Rules {
             pod_age_secs_min: waste.pod_age_min.as_secs(),
             busy_from: waste.busy_from.as_f64(),
             idle_up_to: waste.idle_up_to.as_f64(),
+            memory_held_from: waste.memory_held_from.as_f64(),
             score_above: waste.score_above,
         }
     }

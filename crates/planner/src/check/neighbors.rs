@@ -35,8 +35,8 @@ fn residents<'a>(
                 node,
                 identity: &tenant.identity,
                 affinity: &[],
-                anti_affinity: &tenant.anti_affinity,
-                ports: &tenant.host_ports,
+                anti_affinity: &tenant.constraints.pod_anti_affinity,
+                ports: &tenant.constraints.host_ports,
                 planned: false,
             });
         }
@@ -61,7 +61,7 @@ fn residents<'a>(
 
 fn looks_at(term: &PodTerm, identity: &Identity) -> bool {
     let Some(selector) = &term.selector else { return false };
-    let value = |key: &Arc<str>| identity.labels.get(key).map(AsRef::as_ref);
+    let value = |key: &Arc<str>| identity.labels.get(key);
     term.namespaces.contains(&identity.namespace)
         && selector.requirements.iter().all(|r| r.operator.holds(value(&r.key)))
 }

@@ -98,7 +98,10 @@ impl FragTables {
             Devices::Whole { gpus } => positions(gpus).for_each(|gpu| left[gpu] = 0),
             Devices::Share { gpu, compute_milli, .. } => left[usize::from(gpu)] -= compute_milli,
             // The paper knows no other kind.
-            Devices::None | Devices::Replicas { .. } | Devices::Mig { .. } => {}
+            Devices::None
+            | Devices::Replicas { .. }
+            | Devices::Clients { .. }
+            | Devices::Mig { .. } => {}
         }
         let after = self.fragment(table, node.free.cpu_milli - request.cpu_milli, left);
         let sigmoid = 1.0 / (1.0 + (-(before - after) / 1000.0).exp());

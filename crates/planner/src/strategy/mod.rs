@@ -165,9 +165,10 @@ fn left_after(node: &Node, request: &Request, devices: Devices) -> Cost {
     let gpu_left = f64::from(node.gpu_free_milli()) - f64::from(request.gpu_milli());
     let score = 100.0 * (1.0 - 0.5 * cpu_left / 128_000.0 - 0.5 * gpu_left / 8_000.0);
     let device = match devices {
-        Devices::Share { gpu, .. } | Devices::Replicas { gpu, .. } | Devices::Mig { gpu, .. } => {
-            node.gpus[usize::from(gpu)].free_milli().into()
-        }
+        Devices::Share { gpu, .. }
+        | Devices::Replicas { gpu, .. }
+        | Devices::Clients { gpu, .. }
+        | Devices::Mig { gpu, .. } => node.gpus[usize::from(gpu)].free_milli().into(),
         Devices::None | Devices::Whole { .. } => 0,
     };
     // The cut is the published policy's.
@@ -183,6 +184,7 @@ fn drawn(seed: u64, node: &Node, request: &Request) -> Option<Devices> {
             Devices::None | Devices::Whole { .. } => 1,
             Devices::Share { gpu, .. }
             | Devices::Replicas { gpu, .. }
+            | Devices::Clients { gpu, .. }
             | Devices::Mig { gpu, .. } => {
                 let chosen = &node.gpus[usize::from(gpu)];
                 node.gpus.iter().filter(|gpu| gpu.is_in_state_of(chosen)).count() as u64
@@ -200,7 +202,9 @@ fn drawn(seed: u64, node: &Node, request: &Request) -> Option<Devices> {
 fn choice_number(devices: Devices) -> u64 {
     match devices {
         Devices::None | Devices::Whole { .. } => 0,
-        Devices::Share { gpu, .. } | Devices::Replicas { gpu, .. } => u64::from(gpu),
+        Devices::Share { gpu, .. }
+        | Devices::Replicas { gpu, .. }
+        | Devices::Clients { gpu, .. } => u64::from(gpu),
         Devices::Mig { gpu, start, .. } => u64::from(gpu) << 8 | u64::from(start),
     }
 }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Change, Delta, Finding, FindingKind, HistoryRecord, Recommendation, Timestamp, Uid, UnknownGpus,
+    Change, Delta, Finding, FindingKind, HistoryRecord, Reason, Recommendation, Timestamp, Uid,
+    UnknownGpus,
 };
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
 use gpu_autoscaler_sim::{
-    Driver, Faults, Rule, TrueUse, Workload, World, WorldSpec, compare, mixed_cluster,
+    Driver, Faults, Planting, Rule, TrueUse, Workload, World, WorldSpec, compare, mixed_cluster,
+    planted,
 };
 
 fn world(seed: u64, gpus: u32, faults: Faults) -> World {
@@ -226,4 +228,31 @@ fn cutting_a_run_into_pieces_changes_nothing() {
         driver.tally().clone()
     };
     assert_eq!(run(1), run(60));
+}
+
+#[test]
+fn every_kind_of_waste_that_is_planted_is_found_and_nothing_else() {
+    let mut kinds = BTreeSet::new();
+    for seed in seeds(8) {
+        let planting = Planting {
+            seed,
+            start: Timestamp::EPOCH,
+            nodes: 40,
+            pods: 160,
+            late: Duration::from_secs(1_100),
+        };
+        let mut driver = Driver::new(World::new(&planted(&planting)), Policy::published());
+        driver.run(planting.start.after(Duration::from_secs(1_200)));
+        let truth = driver.world.truth(&Rule::PUBLISHED);
+        let result = compare(&truth, driver.view());
+        let mistakes: Vec<String> = result.mistakes.iter().map(ToString::to_string).collect();
+        assert!(mistakes.is_empty(), "SEED={seed}:\n{}", mistakes.join("\n"));
+        kinds.extend(driver.view().findings.iter().map(|finding| finding.kind));
+        kinds.extend(driver.view().hardware.iter().map(|finding| finding.fault.kind()));
+        // Each Event names its finding; a node's is there for every ailing device and kind.
+        let events: BTreeSet<_> =
+            driver.world.events().map(|event| event.announcement.reason).collect();
+        assert!(events.contains(&Reason::GpuSick) && events.contains(&Reason::GpuThrottled));
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), FindingKind::ALL);
 }

@@ -9,7 +9,7 @@ use super::Loss;
 use super::solver::{Pattern, TOLERANCE, shadow_prices};
 use crate::demand::Demand;
 use crate::fit::mig_profile;
-use crate::fleet::{Fleet, Sharing, WHOLE_GPU_MILLI};
+use crate::fleet::{Fleet, MigTable, Sharing, WHOLE_GPU_MILLI};
 use crate::request::GpuRequest;
 
 /// Occupancies of a GPU: a mask of 8 memory slices, with and without the media engines.
@@ -18,8 +18,8 @@ const OCCUPANCIES: usize = 512;
 /// What is lost at every occupancy of one geometry, in thousandths of a GPU.
 #[derive(Clone, Debug)]
 pub struct InstanceLosses {
-    /// The geometry's model.
-    pub model: std::borrow::Cow<'static, str>,
+    /// Where instances may lie.
+    pub geometry: MigTable,
     losses: Vec<Loss>,
 }
 
@@ -48,16 +48,19 @@ struct Worth {
 impl InstanceLosses {
     /// The losses of each geometry in `fleet`, where `demand` asks for its profiles.
     pub fn of_all(demand: &Demand, fleet: &Fleet) -> Vec<Self> {
-        let mut geometries: BTreeMap<&str, &'static MigGeometry> = BTreeMap::new();
+        let mut tables: Vec<&MigTable> = Vec::new();
         for gpu in fleet.nodes.iter().flat_map(|node| &node.gpus) {
-            if let Sharing::Mig(geometry) = gpu.sharing {
-                geometries.entry(&geometry.model).or_insert(geometry);
+            // A fleet has a handful of models.
+            if let Sharing::Mig(table) = &gpu.sharing
+                && !tables.contains(&table)
+            {
+                tables.push(table);
             }
         }
-        geometries.into_values().map(|geometry| Self::new(demand, geometry)).collect()
+        tables.into_iter().map(|table| Self::new(demand, table)).collect()
     }
 
-    fn new(demand: &Demand, geometry: &MigGeometry) -> Self {
+    fn new(demand: &Demand, geometry: &MigTable) -> Self {
         let mut weights: BTreeMap<usize, f64> = BTreeMap::new();
         for (request, count) in demand.iter() {
             if matches!(request.gpu, GpuRequest::Mig { .. } | GpuRequest::MigAtLeast { .. })
@@ -87,7 +90,7 @@ impl InstanceLosses {
             let worth = f64::from(WHOLE_GPU_MILLI) * worth.value[at];
             Loss { holes: if items.is_empty() { 0.0 } else { free - worth }, next: next[at] }
         };
-        Self { model: geometry.model.clone(), losses: (0..OCCUPANCIES).map(loss).collect() }
+        Self { geometry: geometry.clone(), losses: (0..OCCUPANCIES).map(loss).collect() }
     }
 
     /// The loss at `occupied`.
@@ -167,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::Isolation;
-    use crate::request::Request;
+    use crate::request::{Links, Request};
 
     fn demand(of: &[(&str, u64)]) -> Demand {
         let mut demand = Demand::default();
@@ -178,6 +181,7 @@ mod tests {
                 gpu: GpuRequest::Mig { profile: profile.into() },
                 models: Vec::new(),
                 isolation: Isolation::None,
+                links: Links::Any,
                 extended: Vec::new(),
             };
             (0..count).for_each(|_| demand.observe(&request));
@@ -194,7 +198,10 @@ mod tests {
 
     #[test]
     fn an_empty_gpu_has_lost_nothing_and_a_bad_start_loses_a_4g() {
-        let losses = InstanceLosses::new(&demand(&[("4g.20gb", 5), ("1g.5gb", 10)]), &A100_40GB);
+        let losses = InstanceLosses::new(
+            &demand(&[("4g.20gb", 5), ("1g.5gb", 10)]),
+            &MigTable::Listed(&A100_40GB),
+        );
         let holes = |placed: &[(&str, u8)]| losses.at(after(placed)).holes;
         assert!(holes(&[]).abs() < 1e-6);
         // At 6 the slice leaves 4g possible, at 0 it does not.
@@ -203,7 +210,7 @@ mod tests {
 
     #[test]
     fn two_3g_waste_nothing_that_is_asked_for() {
-        let losses = InstanceLosses::new(&demand(&[("3g.20gb", 5)]), &A100_40GB);
+        let losses = InstanceLosses::new(&demand(&[("3g.20gb", 5)]), &MigTable::Listed(&A100_40GB));
         assert!(losses.at(after(&[("3g.20gb", 0)])).holes.abs() < 1e-6);
         // Where only 3g is asked for, a 1g in each half wastes the whole GPU.
         let broken = losses.at(after(&[("1g.5gb", 0), ("1g.5gb", 4)])).holes;

@@ -45,6 +45,8 @@ pub struct Outlook {
     next_waste: Vec<f64>,
     /// The same for what MIG instances leave, by geometry.
     instances: Vec<InstanceLosses>,
+    /// Framebuffer of the GPU whose part a share by memory is taken to be, in MiB.
+    pub share_memory_mib: u32,
     /// What not every GPU can serve.
     pub scarce: ScarceDemand,
 }
@@ -62,19 +64,19 @@ impl Outlook {
     /// The outlook of `demand` on `fleet`.
     pub fn new(demand: &Demand, fleet: &Fleet) -> Self {
         let (mut cpu, mut memory, mut gpu) = (0.0, 0.0, 0.0);
+        let share_memory_mib = fleet.share_memory_mib();
         let mut shares: BTreeMap<u16, f64> = BTreeMap::new();
         for (request, count) in demand.iter() {
             let count = count as f64;
-            if request.gpu_milli() > 0 {
+            let milli = request.gpu_milli_of(share_memory_mib);
+            if milli > 0 {
                 cpu += request.cpu_milli as f64 * count;
                 memory += request.memory_bytes as f64 * count;
-                gpu += f64::from(request.gpu_milli()) * count;
+                gpu += f64::from(milli) * count;
             }
-            match request.gpu {
-                GpuRequest::Share { compute_milli, .. } if (1..1000).contains(&compute_milli) => {
-                    *shares.entry(compute_milli).or_default() += count;
-                }
-                _ => {}
+            if matches!(request.gpu, GpuRequest::Share { .. }) && (1..1000).contains(&milli) {
+                // Below 1000.
+                *shares.entry(milli as u16).or_default() += count;
             }
         }
         let sizes: Vec<ShareSize> =
@@ -83,8 +85,9 @@ impl Outlook {
         let hole_waste = hole_waste(&sizes);
         // A share is worth what the dearest hole of its size is.
         let worth = |request: &Request| match request.gpu {
-            GpuRequest::Share { compute_milli, .. } => {
-                f64::from(compute_milli) - hole_waste[usize::from(compute_milli).min(HOLE_MAX)]
+            GpuRequest::Share { .. } => {
+                let milli = request.gpu_milli_of(share_memory_mib);
+                f64::from(milli) - hole_waste[(milli as usize).min(HOLE_MAX)]
             }
             _ => f64::from(request.gpu_milli()),
         };
@@ -95,6 +98,7 @@ impl Outlook {
             instances: InstanceLosses::of_all(demand, fleet),
             scarce: ScarceDemand::new(demand, fleet, &worth),
             hole_waste,
+            share_memory_mib,
         }
     }
 
@@ -151,12 +155,12 @@ impl Outlook {
 
     fn gpu_loss(&self, gpu: &Gpu) -> Loss {
         let hole = usize::from(gpu.free_milli());
-        match gpu.sharing {
+        match &gpu.sharing {
             Sharing::Fraction if hole < HOLE_MAX => {
                 Loss { holes: self.hole_waste[hole], next: self.next_waste[hole] }
             }
             Sharing::Mig(geometry) => {
-                let losses = self.instances.iter().find(|i| i.model == geometry.model);
+                let losses = self.instances.iter().find(|i| i.geometry == *geometry);
                 losses.map_or(Loss::default(), |losses| losses.at(gpu.mig))
             }
             _ => Loss::default(),
@@ -186,8 +190,11 @@ fn changed_gpus(node: &Node, devices: Devices) -> Vec<(&Gpu, Gpu)> {
             gpu.memory_free_mib -= memory_mib;
         }),
         Devices::Replicas { gpu, count } => granted(1 << gpu, &|gpu| gpu.replicas_free -= count),
+        Devices::Clients { gpu, processes, .. } => {
+            granted(1 << gpu, &|gpu| gpu.replicas_free -= processes)
+        }
         Devices::Mig { gpu, profile, start } => granted(1 << gpu, &|gpu| {
-            if let Sharing::Mig(geometry) = gpu.sharing {
+            if let Sharing::Mig(geometry) = &gpu.sharing {
                 gpu.mig = gpu.mig.with(&geometry.profiles[usize::from(profile)], start);
             }
         }),

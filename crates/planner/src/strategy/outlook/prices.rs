@@ -178,7 +178,7 @@ impl Prices {
 impl ScarceDemand {
     /// The scarce part of `demand` on `fleet`, where a request takes `worth` thousandths of GPU.
     pub fn new(demand: &Demand, fleet: &Fleet, worth: &dyn Fn(&Request) -> f64) -> Self {
-        let mut shapes: Vec<Shape> = fleet.nodes.iter().map(Shape::of).collect();
+        let mut shapes: Vec<Shape> = fleet.nodes.iter().map(|node| Shape::of(node)).collect();
         shapes.sort();
         shapes.dedup();
         shapes.truncate(SHAPES_MAX);
@@ -195,7 +195,8 @@ impl ScarceDemand {
             let (milli, part) = (worth(request), count as f64 / total);
             milli_sum += milli * part;
             let served = set(&|shape| shape.serves(request)) & all;
-            if served == 0 || request.gpu_milli() == 0 {
+            let takes_gpus = milli > 0.0 || request.gpu_milli() > 0;
+            if served == 0 || !takes_gpus {
                 continue;
             }
             let by_model = set(&|shape| shape.is_of_a_model_of(request)) & all;

@@ -1,0 +1,204 @@
+//! Where each waiting GPU pod would fit, or why it fits nowhere.
+//!
+//! What packing sees of the cluster is kept node by node: a node that changed, or whose pods did,
+//! is made anew from what was observed, so that a rebuilt state sees the same. Pods without GPUs
+//! that wait are not placed: kube-scheduler binds them within moments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use gpu_autoscaler_model::{
+    Fit, NoFit, NoFitReason, Node, NodeName, Pod, Timestamp, Uid, WaitingView,
+};
+use gpu_autoscaler_planner::demand::Demand;
+use gpu_autoscaler_planner::fleet::Fleet;
+use gpu_autoscaler_planner::observe;
+use gpu_autoscaler_planner::place::{Batch, Placed, place_batch};
+use gpu_autoscaler_planner::refusal::Refusal;
+use gpu_autoscaler_planner::strategy::Strategy;
+
+use crate::state::State;
+use crate::{Policy, waste};
+
+/// Nodes that may be examined for each millisecond in which nothing is placed afterwards: about
+/// half of what a core examines in one, so that placing never takes most of its time.
+const EXAMINED_PER_MILLI: u64 = 1_000;
+
+/// What is remembered of the cluster for placing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Placement {
+    fleet: Fleet,
+    /// Pods by the node whose resources they have; see [`observe::home`].
+    at_home: BTreeMap<NodeName, BTreeSet<Uid>>,
+    /// Nodes that `fleet` does not show as they are.
+    stale: BTreeSet<NodeName>,
+    /// GPU pods that wait for any node.
+    waiting: BTreeSet<Uid>,
+    /// Requests of all active GPU pods: what the fleet is used for.
+    demand: Demand,
+    /// Whether something changed since pods were placed.
+    changed: bool,
+    /// Not to be placed again before this.
+    not_before: Option<Timestamp>,
+}
+
+fn waits(pod: &Pod) -> bool {
+    pod.is_waiting() && pod.requests.has_gpu() && observe::home(pod).is_none()
+}
+
+impl Placement {
+    /// Notes that a node came, changed or went.
+    pub(crate) fn note_node(&mut self, before: Option<&Node>, after: Option<&Node>) {
+        if before != after
+            && let Some(node) = after.or(before)
+        {
+            self.stale.insert(node.name.clone());
+            self.changed = true;
+        }
+    }
+
+    /// Notes that a pod came, changed or went.
+    pub(crate) fn note_pod(&mut self, before: Option<&Pod>, after: Option<&Pod>) {
+        if before.is_some_and(|before| after.is_some_and(|after| same_for_placing(before, after))) {
+            return;
+        }
+        self.changed = true;
+        if let Some(before) = before {
+            if before.is_active() && before.requests.has_gpu() {
+                self.demand.forget(&observe::request(before));
+            }
+            self.waiting.remove(&before.uid);
+            if let Some(home) = observe::home(before).map(NodeName::new) {
+                if let Some(pods) = self.at_home.get_mut(&home) {
+                    pods.remove(&before.uid);
+                    if pods.is_empty() {
+                        self.at_home.remove(&home);
+                    }
+                }
+                self.stale.insert(home);
+            }
+        }
+        if let Some(after) = after {
+            if after.is_active() && after.requests.has_gpu() {
+                self.demand.observe(&observe::request(after));
+            }
+            if waits(after) {
+                self.waiting.insert(after.uid.clone());
+            }
+            if let Some(home) = observe::home(after).map(NodeName::new) {
+                self.at_home.entry(home.clone()).or_default().insert(after.uid.clone());
+                self.stale.insert(home);
+            }
+        }
+    }
+
+    /// When pods are to be placed next; `None` when nothing has changed.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        let due = self.changed.then(|| self.not_before.unwrap_or(Timestamp::EPOCH));
+        // What nobody waits for is brought up to date when somebody does.
+        due.filter(|_| !self.waiting.is_empty())
+    }
+}
+
+/// Whether nothing changed that packing or those who read of it look at.
+fn same_for_placing(before: &Pod, after: &Pod) -> bool {
+    before.node == after.node
+        && before.is_active() == after.is_active()
+        && before.deleting == after.deleting
+        && before.requests == after.requests
+        && before.constraints == after.constraints
+        && before.labels == after.labels
+        && before.annotations == after.annotations
+        && before.owner == after.owner
+        && before.priority == after.priority
+        && before.unschedulable == after.unschedulable
+}
+
+/// Places the pods that wait, when it is time, and tells those who read.
+pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) {
+    if state.placement.waiting.is_empty() {
+        if !state.view.waiting.is_empty() {
+            state.view.waiting = Default::default();
+            state.view.generation += 1;
+        }
+        return;
+    }
+    // A clock that was set back does not stop it.
+    let horizon = now.after(policy.placing_pause_max);
+    if state.placement.due().is_none_or(|due| due > now && due <= horizon) {
+        return;
+    }
+    refresh(state);
+    let waiting: Vec<&Pod> = state
+        .placement
+        .waiting
+        .iter()
+        .filter_map(|uid| state.pods.get(uid))
+        .map(|entry| &entry.pod)
+        .collect();
+    let pods: Vec<_> = waiting.iter().map(|pod| observe::pod(pod)).collect();
+    let Placed { results, examined } = place_batch(Batch {
+        pods: &pods,
+        fleet: &state.placement.fleet,
+        demand: &state.placement.demand,
+        strategy: Strategy::Default,
+        examined_max: policy.placing_examined_max,
+    });
+    let mut seen: Vec<WaitingView> = waiting
+        .iter()
+        .zip(&results)
+        .map(|(pod, result)| WaitingView {
+            uid: pod.uid.clone(),
+            pod: pod.key.clone(),
+            gpus: waste::requested(pod),
+            scheduler_says: pod.unschedulable.clone(),
+            fit: match result {
+                Ok(place) => {
+                    let node = state.placement.fleet.node(place.node);
+                    Fit::On { node: NodeName::new(node.name.clone()) }
+                }
+                Err(refusal) => Fit::Nowhere(no_fit(refusal)),
+            },
+        })
+        .collect();
+    seen.sort_by(|a, b| a.pod.cmp(&b.pod));
+    state.placement.changed = false;
+    let pause = Duration::from_millis(examined / EXAMINED_PER_MILLI);
+    let pause = pause.clamp(policy.placing_pause_min, policy.placing_pause_max);
+    state.placement.not_before = Some(now.after(pause));
+    if *seen != *state.view.waiting {
+        state.view.waiting = seen.into();
+        state.view.generation += 1;
+    }
+}
+
+/// Makes the nodes that changed anew from what was observed.
+fn refresh(state: &mut State) {
+    let placement = &mut state.placement;
+    for name in std::mem::take(&mut placement.stale) {
+        match state.nodes.get(&name) {
+            None => placement.fleet.remove(name.as_str()),
+            Some(node) => {
+                let pods = placement.at_home.get(&name).into_iter().flatten();
+                let pods = pods.filter_map(|uid| state.pods.get(uid)).map(|entry| &entry.pod);
+                placement.fleet.upsert(observe::node(node, pods));
+            }
+        }
+    }
+}
+
+fn no_fit(refusal: &Refusal) -> NoFit {
+    let reason = match refusal {
+        Refusal::Invalid(_) => NoFitReason::Invalid,
+        Refusal::Uncovered { .. } => NoFitReason::LeftToScheduler,
+        Refusal::EmptyFleet => NoFitReason::NoNode,
+        Refusal::Postponed { .. } => NoFitReason::Postponed,
+        Refusal::NoRoom { .. } => NoFitReason::NoRoom,
+        Refusal::Gang { .. } => NoFitReason::Gang,
+    };
+    let hint = refusal.remedy().map(|remedy| remedy.to_string().into());
+    NoFit { reason, message: refusal.to_string().into(), hint }
+}
+
+#[cfg(test)]
+mod tests;
