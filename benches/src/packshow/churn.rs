@@ -1,5 +1,6 @@
 //! Arrivals and departures on a shrunken fleet: the pods of the openb trace with their own run
 //! times, at a rate that fills the fleet. At the trace's own rate 65 GPUs are the most in use.
+//! One row repacks every hour.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -9,6 +10,7 @@ use benches::trace::{self, Life, Random};
 use gpu_autoscaler_planner::board::{Board, KindIndex};
 use gpu_autoscaler_planner::demand::Demand;
 use gpu_autoscaler_planner::fleet::{Assignment, Fleet};
+use gpu_autoscaler_planner::repack::{Limits, Running, repack};
 use gpu_autoscaler_planner::request::PodKind;
 use gpu_autoscaler_planner::strategy::{Scorer, Strategy};
 
@@ -23,8 +25,22 @@ const ARRIVALS: usize = 20_000;
 /// Runs that are averaged, each with its own arrivals and order of nodes.
 const RUNS: u64 = 3;
 
-const STRATEGIES: [(&str, Strategy); 3] =
-    [("default", Strategy::Default), ("fgd", Strategy::Fgd), ("bestFit", Strategy::BestFit)];
+const STRATEGIES: [(&str, Strategy, usize); 4] = [
+    ("default", Strategy::Default, 0),
+    ("default, repacked", Strategy::Default, MOVES_PER_HOUR),
+    ("fgd", Strategy::Fgd, 0),
+    ("bestFit", Strategy::BestFit, 0),
+];
+
+/// Pods that may be moved in an hour.
+const MOVES_PER_HOUR: usize = 20;
+/// How often it is looked for what can be emptied, in milliseconds.
+const REPACK_EVERY_MILLIS: u64 = 3_600_000;
+/// For how long a node that is emptied is expected to stay so, in seconds.
+const HORIZON_SECS: u64 = 3_600;
+/// What a move loses, in seconds of the pod's GPUs: half of the time between two checkpoints of
+/// half an hour, and five minutes to load. The trace tells nothing of either.
+const MOVE_LOSS_SECS: u64 = 1_200;
 
 /// Averages over a run.
 #[derive(Default)]
@@ -35,6 +51,8 @@ struct Sums {
     empty_nodes: f64,
     /// Thousandths of GPU that waited, averaged over time.
     waiting: f64,
+    /// Pods that were moved, in an hour.
+    moves: f64,
 }
 
 fn milli(kind: &PodKind) -> f64 {
@@ -96,7 +114,28 @@ fn arrivals(lives: &[Life], capacity_milli: f64, load: f64, random: &mut Random)
     all
 }
 
-fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> Sums {
+/// What runs, as repacking sees it, with the number of each arrival.
+fn running_pods(
+    lives: &[Life],
+    order: &[Arrival],
+    running: &BTreeMap<usize, Assignment>,
+) -> (Vec<usize>, Vec<Running>) {
+    let seen = |(&index, &place): (&usize, &Assignment)| {
+        let pod = &lives[order[index].life].pod;
+        let milli = u64::from(pod.kind.request.gpu_milli());
+        let (name, kind) = (pod.name.clone(), pod.kind.clone());
+        let move_loss = Some((milli * MOVE_LOSS_SECS).div_ceil(1_000));
+        (index, Running { name, kind, place, gang: None, move_loss })
+    };
+    running.iter().map(seen).unzip()
+}
+
+fn run(
+    fleet: &Fleet,
+    lives: &[Life],
+    order: &[Arrival],
+    (strategy, moves_per_hour): (Strategy, usize),
+) -> Sums {
     let mut fleet = fleet.clone();
     let mut demand = Demand::default();
     lives.iter().for_each(|life| demand.observe(&life.pod.kind.request));
@@ -109,6 +148,7 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> 
     let mut waiting: VecDeque<usize> = VecDeque::new();
     let mut sums = Sums::default();
     let (mut last, mut allocated, mut waits) = (0, 0.0, 0.0);
+    let (mut moves, mut repack_at) = (0, REPACK_EVERY_MILLIS);
     while let Some((now, arrival, index)) = events.pop_first() {
         if last >= to {
             break;
@@ -119,6 +159,20 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> 
         sums.empty_nodes += empty as f64 * held;
         sums.waiting += waits * held;
         last = now;
+        if moves_per_hour > 0 && now >= repack_at {
+            repack_at = now + REPACK_EVERY_MILLIS;
+            let (numbers, pods) = running_pods(lives, order, &running);
+            let limits = Limits { moves_max: moves_per_hour, horizon_secs: HORIZON_SECS };
+            for step in repack(&fleet, &pods, &demand, limits).iter().flat_map(|e| &e.moves) {
+                let (number, pod) = (numbers[step.pod], &pods[step.pod]);
+                fleet.unbind(&pod.kind, pod.place);
+                board.unbound(kinds[&pod.kind], pod.place.node);
+                fleet.bind(&pod.kind, step.to);
+                board.bound(kinds[&pod.kind], step.to.node);
+                running.insert(number, step.to);
+                moves += u32::from(now >= from);
+            }
+        }
         if arrival {
             waits += milli(&lives[order[index].life].pod.kind);
             waiting.push_back(index);
@@ -149,7 +203,8 @@ fn run(fleet: &Fleet, lives: &[Life], order: &[Arrival], strategy: Strategy) -> 
             false
         });
     }
-    sums
+    let hours = (to - from) as f64 / 3.6e6;
+    Sums { moves: f64::from(moves) / hours, ..sums }
 }
 
 /// Prints time-averaged allocation, nodes that could be off, and GPUs that waited.
@@ -168,30 +223,33 @@ pub fn table(traces: &Path, seed: u64) -> Result<Printed> {
         lives.len()
     );
     println!(
-        "{:>6} {:<10} {:>12} {:>14} {:>16} {:>8}",
-        "load", "strategy", "allocated", "nodes empty", "GPUs waiting", "nodes"
+        "{:>6} {:<18} {:>12} {:>14} {:>16} {:>10} {:>8}",
+        "load", "strategy", "allocated", "nodes empty", "GPUs waiting", "moves/h", "nodes"
     );
     for load in LOADS {
-        for (name, strategy) in STRATEGIES {
+        for (name, strategy, moves_per_hour) in STRATEGIES {
             let (mut allocated, mut empty, mut waiting, mut nodes) = (0.0, 0.0, 0.0, 0.0);
+            let mut moves = 0.0;
             for number in 0..RUNS {
                 let mut random = Random(seed * 1_000 + number);
                 let fleet = shrunk(&whole, FLEET_PART * all, random.bits());
                 let capacity: f64 = fleet.nodes.iter().map(|n| f64::from(n.gpu_free_milli())).sum();
                 let order = arrivals(&lives, capacity, load, &mut random);
-                let sums = run(&fleet, &lives, &order, strategy);
+                let sums = run(&fleet, &lives, &order, (strategy, moves_per_hour));
+                moves += sums.moves / RUNS as f64;
                 allocated += 100.0 * sums.allocated / capacity / RUNS as f64;
                 empty += sums.empty_nodes / RUNS as f64;
                 waiting += sums.waiting / 1000.0 / RUNS as f64;
                 nodes += fleet.nodes.len() as f64 / RUNS as f64;
             }
             println!(
-                "{load:>6.2} {name:<10} {allocated:>10.2} % {empty:>14.1} {waiting:>16.1} \
-                 {nodes:>8.0}"
+                "{load:>6.2} {name:<18} {allocated:>10.2} % {empty:>14.1} {waiting:>16.1} \
+                 {moves:>10.1} {nodes:>8.0}"
             );
             rows.push(serde_json::json!({
                 "load": load, "strategy": name, "allocated_percent": allocated,
-                "nodes_empty": empty, "gpus_waiting": waiting, "nodes": nodes,
+                "nodes_empty": empty, "gpus_waiting": waiting, "moves_per_hour": moves,
+                "nodes": nodes,
             }));
         }
     }

@@ -1,19 +1,23 @@
-//! Moves running pods together, so that whole nodes come free.
+//! Moves running pods together, so that whole nodes and whole GPUs come free.
 //!
-//! A node is emptied only where all of its pods may move, all find room on nodes that are in use
+//! A node or GPU is emptied only where all of its pods may move, all find room on what is in use
 //! anyway, and the GPU time that is freed is worth more than what the moves lose.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use gpu_autoscaler_model::Timestamp;
 
 use crate::board::Board;
 use crate::demand::Demand;
-use crate::fleet::{Assignment, Fleet, NodeIndex};
+use crate::fleet::{Assignment, Devices, Fleet, GpuPicker, NodeIndex, Sharing};
 use crate::request::PodKind;
 use crate::strategy::{Scorer, Strategy};
 
-/// Nodes that one call tries to empty; the cheapest first, so that the rest are worth less.
+/// Nodes and GPUs that one call tries to empty; the cheapest first, so that the rest are worth
+/// less.
 const CANDIDATES_MAX: usize = 64;
 
 /// A pod that runs.
@@ -35,17 +39,27 @@ pub struct Running {
 /// How far one call may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most moves: what is left of the hour's allowance.
+    /// The most moves: what is [left](moves_left) of the hour's allowance.
     pub moves_max: usize,
-    /// For how long a freed node is expected to stay free or be off, in seconds.
+    /// For how long what is freed is expected to stay free or be off, in seconds.
     pub horizon_secs: u64,
 }
 
-/// A node that is emptied.
+/// What is left of an allowance of `per_hour` moves after those at `past`.
+pub fn moves_left(per_hour: usize, past: &[Timestamp], now: Timestamp) -> usize {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    // One from the future counts: a clock that was set back must not lift the limit.
+    let recent = past.iter().filter(|&&at| at > now || now.since(at) < HOUR).count();
+    per_hour.saturating_sub(recent)
+}
+
+/// A node or GPU that is emptied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emptied {
-    /// Which.
+    /// The node.
     pub node: NodeIndex,
+    /// The GPU of it; `None` when it is the whole node.
+    pub gpu: Option<u8>,
     /// What is moved, in this order.
     pub moves: Vec<Move>,
     /// GPU-seconds that come free.
@@ -63,15 +77,28 @@ pub struct Move {
     pub to: Assignment,
 }
 
-/// The nodes of `fleet` that can be emptied within `limits`, in order; later moves count on the
-/// earlier ones. `fleet` is as it is with all of `running` in place.
+/// The nodes and GPUs of `fleet` that can be emptied within `limits`, in order; later moves count
+/// on the earlier ones. `fleet` is as it is with all of `running` in place.
+///
+/// Nodes come first. GPUs are emptied where the plan picks them, also onto others of their node.
 pub fn repack(fleet: &Fleet, running: &[Running], demand: &Demand, limits: Limits) -> Vec<Emptied> {
+    let mut repacking = Repacking {
+        running,
+        scorer: Scorer::new(Strategy::Default, demand, fleet),
+        gangs: BTreeMap::new(),
+        moves_left: limits.moves_max,
+        touched: vec![false; fleet.nodes.len()],
+        emptied: Vec::new(),
+    };
     let mut by_node: BTreeMap<NodeIndex, Vec<usize>> = BTreeMap::new();
-    let mut gangs: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+    let mut by_gpu: BTreeMap<(NodeIndex, u8), Vec<usize>> = BTreeMap::new();
     for (index, pod) in running.iter().enumerate() {
         by_node.entry(pod.place.node).or_default().push(index);
+        if let Devices::Share { gpu, .. } = pod.place.devices {
+            by_gpu.entry((pod.place.node, gpu)).or_default().push(index);
+        }
         if let Some(gang) = &pod.gang {
-            *gangs.entry(gang).or_default() += 1;
+            *repacking.gangs.entry(gang).or_default() += 1;
         }
     }
     let mut fleet = fleet.clone();
@@ -82,77 +109,130 @@ pub fn repack(fleet: &Fleet, running: &[Running], demand: &Demand, limits: Limit
             fleet.node_mut(index).schedulable = false;
         }
     }
-    let mut candidates: Vec<(u64, NodeIndex)> = by_node
-        .iter()
-        .filter_map(|(&node, pods)| Some((loss_of(running, pods, &gangs)?, node)))
-        .collect();
-    candidates.sort();
-    candidates.truncate(CANDIDATES_MAX);
-    let mut emptied: Vec<Emptied> = Vec::new();
-    let mut moves_left = limits.moves_max;
-    let mut received: Vec<NodeIndex> = Vec::new();
-    for (loss, node) in candidates {
-        let pods = &by_node[&node];
+    let nodes = by_node.iter().map(|(&node, pods)| {
         let gain = (fleet.node(node).gpus.len() as u64).saturating_mul(limits.horizon_secs);
-        // A node that took pods in is not emptied in the same call: no pod moves twice.
-        if pods.len() > moves_left || loss >= gain || received.contains(&node) {
-            continue;
-        }
-        if let Some((next, moves)) = without(&fleet, node, pods, running, demand) {
-            fleet = next;
-            moves_left -= moves.len();
-            received.extend(moves.iter().map(|m| m.to.node));
-            emptied.push(Emptied { node, moves, gain, loss });
-        }
+        Candidate { node, gpu: None, pods, gain }
+    });
+    for candidate in repacking.cheapest(nodes.collect()) {
+        repacking.empty(&mut fleet, &candidate);
     }
-    emptied
-}
-
-/// What moving all of `pods` loses; `None` when one may not move or a gang would be split.
-fn loss_of(running: &[Running], pods: &[usize], gangs: &BTreeMap<&Arc<str>, usize>) -> Option<u64> {
-    let mut sum = 0_u64;
-    for &index in pods {
-        let pod = &running[index];
-        if let Some(gang) = &pod.gang {
-            let here = pods.iter().filter(|&&other| running[other].gang.as_ref() == Some(gang));
-            if here.count() < gangs[gang] {
-                return None;
+    // A GPU that is free stays free: nothing is moved onto it.
+    for index in (0..fleet.nodes.len() as u32).map(NodeIndex) {
+        let free = |gpu: &crate::fleet::Gpu| gpu.sharing == Sharing::Fraction && gpu.is_free();
+        if fleet.node(index).schedulable && fleet.node(index).gpus.iter().any(free) {
+            for gpu in fleet.node_mut(index).gpus.iter_mut().filter(|gpu| free(gpu)) {
+                gpu.compute_free_milli = 0;
+                gpu.memory_free_mib = 0;
             }
         }
-        sum = sum.saturating_add(pod.move_loss?);
     }
-    Some(sum)
+    let picked = |&(&(node, _), _): &(&(NodeIndex, u8), &Vec<usize>)| {
+        fleet.node(node).picker == GpuPicker::Plan
+    };
+    let gpus = by_gpu.iter().filter(picked).map(|(&(node, gpu), pods)| Candidate {
+        node,
+        gpu: Some(gpu),
+        pods,
+        gain: limits.horizon_secs,
+    });
+    for candidate in repacking.cheapest(gpus.collect()) {
+        repacking.empty(&mut fleet, &candidate);
+    }
+    repacking.emptied
 }
 
-/// The fleet with all of `pods` moved away from `node`; `None` when one finds no room.
-fn without(
-    fleet: &Fleet,
+/// What might be emptied.
+struct Candidate<'a> {
     node: NodeIndex,
-    pods: &[usize],
-    running: &[Running],
-    demand: &Demand,
-) -> Option<(Fleet, Vec<Move>)> {
-    let mut fleet = fleet.clone();
-    fleet.node_mut(node).schedulable = false;
-    for &index in pods {
-        fleet.unbind(&running[index].kind, running[index].place);
+    gpu: Option<u8>,
+    pods: &'a [usize],
+    gain: u64,
+}
+
+struct Repacking<'a> {
+    running: &'a [Running],
+    scorer: Scorer,
+    gangs: BTreeMap<&'a Arc<str>, usize>,
+    moves_left: usize,
+    /// Nodes that pods were moved to or from: no pod moves twice in one call.
+    touched: Vec<bool>,
+    emptied: Vec<Emptied>,
+}
+
+impl Repacking<'_> {
+    /// The candidates that lose least, where all pods may move.
+    fn cheapest<'c>(&self, all: Vec<Candidate<'c>>) -> Vec<Candidate<'c>> {
+        let mut losing: Vec<(u64, Candidate<'c>)> =
+            all.into_iter().filter_map(|c| Some((self.loss_of(c.pods)?, c))).collect();
+        losing.sort_by_key(|(loss, candidate)| (*loss, candidate.node, candidate.gpu));
+        losing.truncate(CANDIDATES_MAX);
+        losing.into_iter().map(|(_, candidate)| candidate).collect()
     }
-    let mut order = pods.to_vec();
-    order.sort_by_key(|&index| {
-        let request = &running[index].kind.request;
-        (Reverse(request.gpu_milli()), Reverse(request.cpu_milli), index)
-    });
-    let mut board = Board::new(Scorer::new(Strategy::Default, demand, &fleet), &fleet);
-    let mut moves = Vec::new();
-    for index in order {
-        let kind = &running[index].kind;
-        let number = board.add_kind(&fleet, kind);
-        let to = board.best(&fleet, number)?;
-        fleet.bind(kind, to);
-        board.bound(number, to.node);
-        moves.push(Move { pod: index, to });
+
+    /// What moving all of `pods` loses; `None` when one may not move or a gang would be split.
+    fn loss_of(&self, pods: &[usize]) -> Option<u64> {
+        let mut sum = 0_u64;
+        for &index in pods {
+            let pod = &self.running[index];
+            if let Some(gang) = &pod.gang {
+                let of_it = |&&other: &&usize| self.running[other].gang.as_ref() == Some(gang);
+                if pods.iter().filter(of_it).count() < self.gangs[gang] {
+                    return None;
+                }
+            }
+            sum = sum.saturating_add(pod.move_loss?);
+        }
+        Some(sum)
     }
-    Some((fleet, moves))
+
+    /// Empties the candidate, where that is worth it and all of its pods find room.
+    fn empty(&mut self, fleet: &mut Fleet, candidate: &Candidate<'_>) {
+        let &Candidate { node, gpu, pods, gain } = candidate;
+        let Some(loss) = self.loss_of(pods) else { return };
+        // A node that took pods in is not emptied in the same call.
+        if pods.len() > self.moves_left || loss >= gain || self.touched[node.0 as usize] {
+            return;
+        }
+        let Some((next, moves)) = self.without(fleet, candidate) else { return };
+        *fleet = next;
+        self.moves_left -= moves.len();
+        self.touched[node.0 as usize] = true;
+        moves.iter().for_each(|m| self.touched[m.to.node.0 as usize] = true);
+        self.emptied.push(Emptied { node, gpu, moves, gain, loss });
+    }
+
+    /// The fleet with all pods of the candidate moved away; `None` when one finds no room.
+    fn without(&self, fleet: &Fleet, candidate: &Candidate<'_>) -> Option<(Fleet, Vec<Move>)> {
+        let mut fleet = fleet.clone();
+        for &index in candidate.pods {
+            fleet.unbind(&self.running[index].kind, self.running[index].place);
+        }
+        let node = fleet.node_mut(candidate.node);
+        match candidate.gpu {
+            None => node.schedulable = false,
+            Some(gpu) => {
+                let gpu = &mut node.gpus[usize::from(gpu)];
+                gpu.compute_free_milli = 0;
+                gpu.memory_free_mib = 0;
+            }
+        }
+        let mut order = candidate.pods.to_vec();
+        order.sort_by_key(|&index| {
+            let request = &self.running[index].kind.request;
+            (Reverse(request.gpu_milli()), Reverse(request.cpu_milli), index)
+        });
+        let mut board = Board::new(self.scorer.clone(), &fleet);
+        let mut moves = Vec::new();
+        for index in order {
+            let kind = &self.running[index].kind;
+            let number = board.add_kind(&fleet, kind);
+            let to = board.best(&fleet, number)?;
+            fleet.bind(kind, to);
+            board.bound(number, to.node);
+            moves.push(Move { pod: index, to });
+        }
+        Some((fleet, moves))
+    }
 }
 
 #[cfg(test)]
@@ -241,5 +321,46 @@ mod tests {
         assert_eq!(count(Some(4 * 3_600), None, LIMITS), 0);
         assert_eq!(count(Some(600), None, Limits { moves_max: 0, ..LIMITS }), 0);
         assert_eq!(count(Some(600), Some("spans both nodes"), LIMITS), 0);
+    }
+
+    fn share(name: &str, node: u32, gpu: u8, compute_milli: u16, move_loss: u64) -> Running {
+        let mut kind = kind(0);
+        kind.request.gpu = GpuRequest::Share { compute_milli, memory_mib: 0 };
+        let devices = Devices::Share { gpu, compute_milli, memory_mib: 0 };
+        let place = Assignment { node: NodeIndex(node), devices };
+        Running { name: name.into(), kind, place, gang: None, move_loss: Some(move_loss) }
+    }
+
+    #[test]
+    fn a_gpu_is_freed_within_its_node_and_never_onto_a_free_one() {
+        let (empty, ..) = scene(None, None);
+        let mut fleet = Fleet::new(vec![(*empty.nodes[0]).clone()]);
+        let node = fleet.node_mut(NodeIndex(0));
+        node.picker = GpuPicker::Plan;
+        node.gpus = vec![Gpu::new(Sharing::Fraction, 0); 3];
+        let running = [share("a", 0, 0, 600, 60), share("b", 0, 1, 300, 30)];
+        running.iter().for_each(|pod| fleet.bind(&pod.kind, pod.place));
+        let emptied = repack(&fleet, &running, &Demand::default(), LIMITS);
+        assert_eq!(emptied.len(), 1, "{emptied:?}");
+        assert_eq!((emptied[0].node, emptied[0].gpu), (NodeIndex(0), Some(1)));
+        assert_eq!((emptied[0].gain, emptied[0].loss), (3_600, 30));
+        let Devices::Share { gpu, .. } = emptied[0].moves[0].to.devices else { panic!("a share") };
+        assert_eq!(gpu, 0, "onto the GPU that is in use");
+        let dear = [share("a", 0, 0, 600, 3_600), share("b", 0, 1, 300, 3_600)];
+        assert!(repack(&fleet, &dear, &Demand::default(), LIMITS).is_empty());
+        let large = [share("a", 0, 0, 600, 60), share("b", 0, 1, 500, 30)];
+        let mut full = Fleet::new(vec![(*fleet.nodes[0]).clone()]);
+        full.node_mut(NodeIndex(0)).gpus = vec![Gpu::new(Sharing::Fraction, 0); 3];
+        large.iter().for_each(|pod| full.bind(&pod.kind, pod.place));
+        assert!(repack(&full, &large, &Demand::default(), LIMITS).is_empty(), "no room");
+    }
+
+    #[test]
+    fn moves_of_the_last_hour_count_against_the_allowance() {
+        let at = |secs: u64| Timestamp::EPOCH.after(Duration::from_secs(secs));
+        let past = [at(0), at(3_000), at(9_000)];
+        assert_eq!(moves_left(3, &past, at(3_599)), 0);
+        assert_eq!(moves_left(3, &past[..2], at(3_600)), 2);
+        assert_eq!(moves_left(1, &past, at(9_001)), 0);
     }
 }

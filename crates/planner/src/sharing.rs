@@ -1,8 +1,9 @@
 //! Which sharing strategy suits a pod that asks for whole GPUs.
 //!
-//! In this order: what forbids sharing; a policy that allows no override; the pod's own
-//! annotations; the highest-priority policy; what its predecessors used. What none of these
-//! covers is left as it is: a guess from the type of workload only recommends.
+//! In this order: what forbids sharing; the highest-priority policy, where it allows no override;
+//! the pod's own annotations; that policy, where it does; what its predecessors used; the pod's
+//! consent without a strategy. What none of these covers is left as it is: a guess from the type
+//! of workload only [recommends](recommend).
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -161,7 +162,11 @@ const SHARING_MODE: &str = "gpu-autoscaler.io/sharing-mode";
 const MIG_PROFILE: &str = "gpu-autoscaler.io/mig-profile";
 const MPS_CLIENTS: &str = "gpu-autoscaler.io/mps-clients";
 const REPLICAS: &str = "gpu-autoscaler.io/timeslice-replicas";
+const MPS_ENABLED: &str = "gpu-autoscaler.io/mps-enabled";
+const TIME_SLICING_ENABLED: &str = "gpu-autoscaler.io/time-slicing-enabled";
 const WORKLOAD_TYPE: &str = "gpu-autoscaler.io/workload-type";
+/// Published examples have the label without our prefix as well.
+const WORKLOAD_TYPE_BARE: &str = "workload-type";
 const NAMESPACE_SHARING: &str = "gpu-autoscaler.io/sharing-enabled";
 
 /// The sharing strategy for a pod.
@@ -171,32 +176,97 @@ pub fn choose(workload: &Workload<'_>) -> Choice {
     }
     let policy =
         workload.policies.iter().min_by_key(|policy| (Reverse(policy.priority), &policy.name));
-    let prescribed = policy.and_then(|policy| {
-        let share = policy.prescribes.clone()?;
-        Some((share, Basis::Policy(policy.name.clone()), policy.allow_override))
-    });
-    if let Some((share, basis, false)) = &prescribed {
-        return decided(share.clone(), basis.clone());
+    let by_policy = |policy: &SharingPolicy| {
+        let basis = Basis::Policy(policy.name.clone());
+        policy.prescribes.clone().map(|share| decided(workload, share, basis))
+    };
+    let fixed = policy.filter(|policy| !policy.allow_override);
+    if let Some(choice) = fixed.and_then(by_policy) {
+        return choice;
     }
-    match annotated(workload.annotations) {
-        Err(reason) => return Choice::Leave(reason),
-        Ok(Some((share, key))) => return decided(share, Basis::Annotation(key)),
-        Ok(None) => {}
+    // A policy of strategy `auto` without override leaves the choice to the history, not the pod.
+    if fixed.is_none() {
+        match annotated(workload.annotations) {
+            Err(reason) => return Choice::Leave(reason),
+            Ok(Some((share, key))) => return decided(workload, share, Basis::Annotation(key)),
+            Ok(None) => {}
+        }
     }
-    if let Some((share, basis, _)) = prescribed {
-        return decided(share, basis);
+    if let Some(choice) = policy.and_then(by_policy) {
+        return choice;
     }
-    match workload.history {
-        None => Choice::Leave(Reason::Nothing),
-        Some(history) => by_history(history),
+    let by_history = workload.history.map_or(Choice::Leave(Reason::Nothing), by_history);
+    match by_history {
+        Choice::Leave(_) if workload.annotations.get(SHARING) == Some("enabled") => {
+            consented(workload)
+        }
+        choice => choice,
     }
 }
 
-fn decided(share: Share, basis: Basis) -> Choice {
+/// What a pod gets that consents to sharing and names no strategy. Published: MPS, else time
+/// slices.
+fn consented(workload: &Workload<'_>) -> Choice {
+    let basis = || Basis::Annotation(SHARING);
+    let mps = Share::Mps { clients: MPS_CLIENTS_DEFAULT };
+    match decided(workload, mps, basis()) {
+        Choice::Leave(_) => {
+            decided(workload, Share::TimeSlicing { replicas: REPLICAS_DEFAULT }, basis())
+        }
+        choice => choice,
+    }
+}
+
+/// The choice of `share`, unless the pod opts out of that very strategy.
+fn decided(workload: &Workload<'_>, share: Share, basis: Basis) -> Choice {
+    let opts_out = |key| workload.annotations.get(key) == Some("false");
     match share {
         Share::Exclusive => Choice::Leave(Reason::Exclusive(basis)),
+        Share::Mps { .. } if opts_out(MPS_ENABLED) => {
+            Choice::Leave(Reason::PodOptedOut(MPS_ENABLED))
+        }
+        Share::TimeSlicing { .. } if opts_out(TIME_SLICING_ENABLED) => {
+            Choice::Leave(Reason::PodOptedOut(TIME_SLICING_ENABLED))
+        }
         share => Choice::Share(share, basis),
     }
+}
+
+/// Host memory below which the published rules recommend a MIG slice, in bytes.
+const MIG_MEMORY_BYTES_MAX: u64 = 20 << 30;
+
+/// What the type of a workload suggests, for a person to consider: nothing is decided by it.
+/// `host_memory_bytes` is what the pod requests.
+///
+/// Published: a slice for one GPU with less than 20 GiB of host memory; MPS for inference and
+/// serving; time slices for development and batch; nothing for training.
+pub fn recommend(workload: &Workload<'_>, host_memory_bytes: u64) -> Option<Share> {
+    if forbidden(workload).is_some() {
+        return None;
+    }
+    let small = (1..MIG_MEMORY_BYTES_MAX).contains(&host_memory_bytes);
+    match declared_type(workload)? {
+        _ if small => Some(Share::MigAtLeast { memory_mib: 0 }),
+        "inference" | "serving" => Some(Share::Mps { clients: MPS_CLIENTS_DEFAULT }),
+        "development" | "batch" => Some(Share::TimeSlicing { replicas: REPLICAS_DEFAULT }),
+        _ => None,
+    }
+}
+
+fn declared_type<'a>(workload: &Workload<'a>) -> Option<&'a str> {
+    let annotation = || workload.annotations.get(WORKLOAD_TYPE);
+    let bare = || workload.labels.get(WORKLOAD_TYPE_BARE);
+    workload.labels.get(WORKLOAD_TYPE).or_else(annotation).or_else(bare)
+}
+
+/// Whether any of the places in which a pod declares its type says training.
+fn declares_training(workload: &Workload<'_>) -> bool {
+    let places = [
+        workload.labels.get(WORKLOAD_TYPE),
+        workload.annotations.get(WORKLOAD_TYPE),
+        workload.labels.get(WORKLOAD_TYPE_BARE),
+    ];
+    places.into_iter().flatten().any(|declared| declared.eq_ignore_ascii_case("training"))
 }
 
 fn forbidden(workload: &Workload<'_>) -> Option<Reason> {
@@ -213,8 +283,7 @@ fn forbidden(workload: &Workload<'_>) -> Option<Reason> {
     if workload.namespace_labels.get(NAMESPACE_SHARING) == Some("false") {
         return Some(Reason::NamespaceOptedOut);
     }
-    let declared = workload.labels.get(WORKLOAD_TYPE).or_else(|| annotation(WORKLOAD_TYPE));
-    if declared == Some("training") {
+    if declares_training(workload) {
         return Some(Reason::Training);
     }
     (workload.gpus > 1).then_some(Reason::SeveralGpus { gpus: workload.gpus })
@@ -434,6 +503,167 @@ mod tests {
             with(&[], &[], Some(busy)),
             Choice::Leave(Reason::Busy { compute_p95_milli: 500 })
         );
+    }
+
+    /// Rules in their order; each is on or off, and the first that is on decides.
+    const RULES: [&str; 10] = [
+        "optimize=false",
+        "sharing=disabled",
+        "namespace",
+        "training",
+        "several GPUs",
+        "fixed policy",
+        "annotation",
+        "policy",
+        "history",
+        "consent",
+    ];
+
+    fn decider(on: &dyn Fn(&str) -> bool) -> String {
+        let mut annotations = Vec::new();
+        if on("optimize=false") {
+            annotations.push((OPTIMIZE, "false"));
+        }
+        if on("sharing=disabled") {
+            annotations.push((SHARING, "disabled"));
+        } else if on("consent") {
+            annotations.push((SHARING, "enabled"));
+        }
+        if on("annotation") {
+            annotations.push((SHARING_MODE, "timeslicing"));
+        }
+        let mut policies = Vec::new();
+        if on("fixed policy") {
+            policies.push(policy("fixed policy", 9, false, Share::Mps { clients: 2 }));
+        }
+        if on("policy") {
+            policies.push(policy("policy", 5, true, Share::Mps { clients: 3 }));
+            // A lower one never decides, whatever it forbids.
+            policies.push(policy("lower", 1, false, Share::Exclusive));
+        }
+        let training = if on("training") { "training" } else { "inference" };
+        let namespace = if on("namespace") { "false" } else { "true" };
+        let choice = choose(&Workload {
+            gpus: if on("several GPUs") { 2 } else { 1 },
+            annotations: &labels(&annotations),
+            labels: &labels(&[(WORKLOAD_TYPE, training)]),
+            namespace_labels: &labels(&[(NAMESPACE_SHARING, namespace)]),
+            policies: &policies,
+            history: on("history").then_some(QUIET),
+        });
+        match choice {
+            Choice::Leave(Reason::PodOptedOut(OPTIMIZE)) => "optimize=false".into(),
+            Choice::Leave(Reason::PodOptedOut(SHARING)) => "sharing=disabled".into(),
+            Choice::Leave(Reason::NamespaceOptedOut) => "namespace".into(),
+            Choice::Leave(Reason::Training) => "training".into(),
+            Choice::Leave(Reason::SeveralGpus { gpus: 2 }) => "several GPUs".into(),
+            Choice::Leave(Reason::Nothing) => "nothing".into(),
+            Choice::Share(_, Basis::Policy(name)) => name.to_string(),
+            Choice::Share(_, Basis::Annotation(SHARING_MODE)) => "annotation".into(),
+            Choice::Share(_, Basis::Annotation(SHARING)) => "consent".into(),
+            Choice::Share(_, Basis::History(_)) => "history".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_all_combinations_of_rules_the_first_in_order_decides() {
+        for set in 0..1_u32 << RULES.len() {
+            let on = |rule: &str| {
+                let at = RULES.iter().position(|known| *known == rule).expect("a rule");
+                set >> at & 1 == 1
+            };
+            let first = RULES.into_iter().find(|rule| on(rule)).unwrap_or("nothing");
+            assert_eq!(decider(&on), first, "set {set:b}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_policy_of_strategy_auto_leaves_it_to_the_history_and_not_to_the_pod() {
+        let auto = |allow_override| SharingPolicy {
+            name: "auto".into(),
+            priority: 1,
+            allow_override,
+            prescribes: None,
+        };
+        let mode = [(SHARING_MODE, "timeslicing")];
+        let by_history = with(&mode, &[auto(false)], Some(QUIET));
+        assert!(matches!(by_history, Choice::Share(_, Basis::History(_))), "{by_history:?}");
+        assert_eq!(with(&mode, &[auto(false)], None), Choice::Leave(Reason::Nothing));
+        let by_pod = with(&mode, &[auto(true)], Some(QUIET));
+        assert!(matches!(by_pod, Choice::Share(_, Basis::Annotation(_))), "{by_pod:?}");
+    }
+
+    #[test]
+    fn a_pod_may_opt_out_of_one_strategy() {
+        let fixed = [policy("p", 1, false, Share::Mps { clients: 4 })];
+        assert_eq!(
+            with(&[(MPS_ENABLED, "false")], &fixed, None),
+            Choice::Leave(Reason::PodOptedOut(MPS_ENABLED))
+        );
+        let consent = [(SHARING, "enabled"), (MPS_ENABLED, "false")];
+        assert_eq!(
+            with(&consent, &[], None),
+            Choice::Share(Share::TimeSlicing { replicas: 4 }, Basis::Annotation(SHARING))
+        );
+        let neither =
+            [(SHARING, "enabled"), (MPS_ENABLED, "false"), (TIME_SLICING_ENABLED, "false")];
+        assert_eq!(
+            with(&neither, &[], None),
+            Choice::Leave(Reason::PodOptedOut(TIME_SLICING_ENABLED))
+        );
+    }
+
+    #[test]
+    fn the_type_of_workload_only_recommends_and_training_not_even_that() {
+        let recommended = |kind: &str, memory_gib: u64| {
+            let labels = labels(&[(WORKLOAD_TYPE, kind)]);
+            let workload = Workload {
+                gpus: 1,
+                annotations: &Labels::default(),
+                labels: &labels,
+                namespace_labels: &Labels::default(),
+                policies: &[],
+                history: None,
+            };
+            if kind != "training" {
+                assert_eq!(choose(&workload), Choice::Leave(Reason::Nothing), "{kind}");
+            }
+            recommend(&workload, memory_gib << 30)
+        };
+        assert_eq!(recommended("inference", 64), Some(Share::Mps { clients: 16 }));
+        assert_eq!(recommended("batch", 64), Some(Share::TimeSlicing { replicas: 4 }));
+        assert_eq!(recommended("inference", 8), Some(Share::MigAtLeast { memory_mib: 0 }));
+        assert_eq!(recommended("training", 8), None);
+        assert_eq!(recommended("painting", 64), None);
+    }
+
+    #[test]
+    fn training_is_heard_wherever_it_is_declared() {
+        let places: [(&[(&str, &str)], &[(&str, &str)]); 3] = [
+            (&[(WORKLOAD_TYPE, "Training")], &[]),
+            (&[], &[(WORKLOAD_TYPE, "training")]),
+            (&[(WORKLOAD_TYPE_BARE, "training"), (WORKLOAD_TYPE, "inference")], &[]),
+        ];
+        for (own, annotations) in places {
+            let choice = choose(&Workload {
+                gpus: 1,
+                annotations: &labels(annotations),
+                labels: &labels(own),
+                namespace_labels: &Labels::default(),
+                policies: &[policy("p", 9, false, Share::Mps { clients: 4 })],
+                history: Some(QUIET),
+            });
+            assert_eq!(choice, Choice::Leave(Reason::Training), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn clients_are_capped_by_the_device() {
+        assert_eq!(mps_clients(16, 8, 0), 16);
+        assert_eq!(mps_clients(60, 9, 0), 48);
+        assert_eq!(mps_clients(48, 7, 0), 16);
+        assert_eq!(mps_clients(0, 7, 0), 1);
     }
 
     #[test]
