@@ -17,40 +17,50 @@ use tests::scratch::ScratchDir;
 use tests::wait::until;
 
 /// For what takes seconds on an idle machine.
-const SOON: Duration = Duration::from_secs(120);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// A cluster with GPU nodes, the custom resources, and an exporter that tells of every pod as
 /// idle.
-struct World {
-    cluster: ControlPlane,
-    exporter: Exporter,
-    scratch: ScratchDir,
-    pods: u32,
+pub(crate) struct World {
+    pub(crate) cluster: ControlPlane,
+    pub(crate) exporter: Exporter,
+    pub(crate) scratch: ScratchDir,
+    pub(crate) pods: u32,
 }
 
 impl World {
     fn start(nodes: u32) -> Option<Self> {
-        let cluster = ControlPlane::start_or_skip(&Options::default())?;
+        Self::start_with(nodes, &Options::default())
+    }
+
+    pub(crate) fn start_with(nodes: u32, options: &Options) -> Option<Self> {
+        let cluster = ControlPlane::start_or_skip(options)?;
         let nodes: Vec<Value> =
             (0..nodes).map(|at| gpu_node(&format!("gpu-{at}"), &SHAPES[0])).collect();
         cluster.create(&list(nodes)).expect("create the nodes");
-        for file in fs::read_dir(definitions()).expect("the chart holds the definitions") {
-            let text = fs::read_to_string(file.expect("readable").path()).expect("readable");
-            cluster.apply(&text).expect("the server takes the definition");
-        }
         let exporter = Exporter::start().expect("a port");
         let scratch = ScratchDir::create("controller").expect("a folder");
-        Some(Self { cluster, exporter, scratch, pods: 0 })
+        let world = Self { cluster, exporter, scratch, pods: 0 };
+        world.define();
+        Some(world)
     }
 
-    fn controller(&self, name: &str, further: &[&str]) -> Controller {
+    /// Applies the definitions of our resources.
+    pub(crate) fn define(&self) {
+        for file in fs::read_dir(definitions()).expect("the chart holds the definitions") {
+            let text = fs::read_to_string(file.expect("readable").path()).expect("readable");
+            self.cluster.apply(&text).expect("the server takes the definition");
+        }
+    }
+
+    pub(crate) fn controller(&self, name: &str, further: &[&str]) -> Controller {
         let mut arguments = vec![format!("--exporter={}", self.exporter.url())];
         arguments.extend(further.iter().map(|text| (*text).to_owned()));
         Controller::start(&self.cluster, self.scratch.path(), name, &arguments).expect("it starts")
     }
 
     /// A pod that holds a GPU and does nothing with it; returns its name once it runs.
-    fn waster(&mut self) -> String {
+    pub(crate) fn waster(&mut self) -> String {
         let (name, gpu) = self.unmeasured();
         self.exporter.add(gpu);
         name
@@ -90,14 +100,14 @@ impl World {
         by_pod
     }
 
-    fn wait_for_event(&self, pod: &str) {
+    pub(crate) fn wait_for_event(&self, pod: &str) {
         until(&format!("`{pod}` has an Event"), SOON, || {
             Ok::<_, Infallible>(self.events().contains_key(pod).then_some(()))
         });
     }
 
     /// Nothing lost, nothing twice.
-    fn check_events(&self) {
+    pub(crate) fn check_events(&self) {
         let events = self.events();
         for at in 0..self.pods {
             let name = format!("waster-{at}");
@@ -107,7 +117,7 @@ impl World {
         assert_eq!(events.len(), usize::try_from(self.pods).expect("few"), "no pod but these");
     }
 
-    fn policy(&self, name: &str) {
+    pub(crate) fn policy(&self, name: &str) {
         let policy = json!({
             "apiVersion": "gpu-autoscaler.io/v1alpha1", "kind": "AutoscalingPolicy",
             "metadata": {"name": name}, "spec": {"provider": "aws", "minNodes": 9, "maxNodes": 5},
@@ -115,7 +125,7 @@ impl World {
         self.cluster.create(&policy.to_string()).expect("the schema takes it");
     }
 
-    fn condition(&self, policy: &str, kind: &str) -> Option<Value> {
+    pub(crate) fn condition(&self, policy: &str, kind: &str) -> Option<Value> {
         let object = self.cluster.kubectl_json(&["get", "asp", policy]).expect("the policy");
         let conditions = object["status"]["conditions"].as_array()?;
         let of_kind: Vec<&Value> = conditions.iter().filter(|c| c["type"] == kind).collect();
@@ -124,11 +134,11 @@ impl World {
     }
 }
 
-fn definitions() -> PathBuf {
+pub(crate) fn definitions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/gpu-autoscaler/crds")
 }
 
-fn until_true(what: &str, mut look: impl FnMut() -> bool) {
+pub(crate) fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, SOON, || Ok::<_, Infallible>(look().then_some(())));
 }
 

@@ -56,8 +56,8 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts one, logging into `folder`: without Prometheus and as the administrator of `cluster`,
-    /// unless `further` names a Prometheus or a kubeconfig.
+    /// Starts one, hasty and without Prometheus, logging into `folder`, as the administrator of
+    /// `cluster`; a flag of `further` takes the place of the one that would be given.
     ///
     /// # Errors
     /// No port could be had, or the process could not be started.
@@ -71,17 +71,13 @@ impl Controller {
         let mut arguments = vec![
             format!("--metrics-bind-address={}", served.address()),
             format!("--health-probe-bind-address={}", probes.address()),
+            "--prometheus-url=".to_owned(),
             "--leader-election-namespace=default".to_owned(),
+            format!("--kubeconfig={}", cluster.kubeconfig().display()),
         ];
-        for (flag, value) in [
-            ("--kubeconfig=", cluster.kubeconfig().display().to_string()),
-            ("--prometheus-url=", String::new()),
-        ] {
-            if !further.iter().any(|given| given.starts_with(flag)) {
-                arguments.push(format!("{flag}{value}"));
-            }
-        }
         arguments.extend(HASTY.map(str::to_owned));
+        let name_of = |flag: &str| flag.split('=').next().map(str::to_owned);
+        arguments.retain(|flag| !further.iter().any(|f| name_of(f) == name_of(flag)));
         arguments.extend(further.iter().cloned());
         let command = CommandLine::new(&*BUILT, arguments);
         // The host's name is what an Event shows of the replica.

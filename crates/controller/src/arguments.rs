@@ -91,6 +91,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub price_sheet: Option<PathBuf>,
 
+    /// Folder in which what was learned of workloads is kept over a restart, one for each replica;
+    /// without it, it is kept in memory alone.
+    #[arg(long, value_name = "DIR")]
+    pub history_dir: Option<PathBuf>,
+
     /// Writes to the cluster per second, on average.
     #[arg(long, value_name = "NUMBER", default_value_t = 10.0)]
     pub write_rate: f64,
@@ -99,8 +104,14 @@ pub struct Arguments {
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     pub write_burst: u32,
 
-    /// Least severe messages that are logged.
-    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info")]
+    /// Collector that spans are sent to by OTLP over HTTP, such as `http://otel:4318`; nothing is
+    /// traced without it.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Least severe messages that are logged: `debug`, `info`, `warn`, `error`; a number above
+    /// zero is `debug`.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub zap_log_level: LogLevel,
 
     /// Form of the log.
@@ -122,9 +133,15 @@ pub struct Arguments {
     #[arg(long, value_name = "LEVEL", hide = true)]
     pub zap_stacktrace_level: Option<String>,
 
-    /// Taken from earlier releases; without effect, which is logged.
-    #[arg(long, value_name = "FORM", hide = true)]
-    pub zap_time_encoding: Option<String>,
+    /// How times are written in the log.
+    #[arg(
+        long,
+        value_name = "FORM",
+        value_enum,
+        ignore_case = true,
+        default_value = "rfc3339nano"
+    )]
+    pub zap_time_encoding: TimeForm,
 
     /// Ends the process at the first time that an effect reaches this step. Only in builds with
     /// debug assertions, for tests of crashes.
@@ -139,7 +156,6 @@ impl Arguments {
         let given = [
             (self.webhook_port.is_some(), "--webhook-port", "there is no admission server yet"),
             (self.zap_stacktrace_level.is_some(), "--zap-stacktrace-level", "errors name causes"),
-            (self.zap_time_encoding.is_some(), "--zap-time-encoding", "times are RFC 3339"),
         ];
         given.into_iter().filter(|(given, ..)| *given).map(|(_, flag, why)| (flag, why)).collect()
     }
@@ -158,7 +174,7 @@ pub enum FailAt {
 }
 
 /// Severity of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// Everything.
     Debug,
@@ -168,6 +184,25 @@ pub enum LogLevel {
     Warn,
     /// What a person must see to.
     Error,
+}
+
+/// How times are written, in the words of earlier releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TimeForm {
+    /// Seconds since 1970, with a fraction.
+    Epoch,
+    /// Milliseconds since 1970.
+    Millis,
+    /// Nanoseconds since 1970.
+    #[value(name = "nano", alias = "nanos")]
+    Nanos,
+    /// Date and time to the millisecond.
+    Iso8601,
+    /// Date and time to the second.
+    Rfc3339,
+    /// Date and time to the nanosecond.
+    #[value(name = "rfc3339nano")]
+    Rfc3339Nano,
 }
 
 /// Form of the log.
@@ -214,6 +249,18 @@ fn exporter(text: &str) -> Result<Exporter, String> {
         return Err("no address such as `http://10.0.0.7:9400/metrics`".to_owned());
     }
     Ok(Exporter { node, url: url.to_owned() })
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" => Ok(LogLevel::Debug),
+        "info" => Ok(LogLevel::Info),
+        "warn" => Ok(LogLevel::Warn),
+        // What panics in earlier releases is an error here.
+        "error" | "panic" => Ok(LogLevel::Error),
+        number if number.parse::<u8>().is_ok_and(|number| number > 0) => Ok(LogLevel::Debug),
+        _ => Err("no level: debug, info, warn, error or a number above zero".to_owned()),
+    }
 }
 
 /// `90s`, `1m30s`, `500ms`, as Go writes durations.
@@ -265,7 +312,16 @@ mod tests {
             "--webhook-port=9443",
         ])
         .expect("published flags");
-        assert_eq!(given.without_effect().len(), 3);
+        assert_eq!(given.without_effect().len(), 2);
+        assert_eq!(given.zap_time_encoding, TimeForm::Epoch);
+        for (text, level) in [("2", LogLevel::Debug), ("ERROR", LogLevel::Error)] {
+            let given = parse(&["--zap-log-level", text]).expect("as zap takes it");
+            assert_eq!(given.zap_log_level, level);
+        }
+        assert!(parse(&["--zap-log-level=loud"]).is_err());
+        for form in ["epoch", "millis", "nano", "iso8601", "rfc3339", "rfc3339nano"] {
+            assert!(parse(&[&format!("--zap-time-encoding={form}")]).is_ok(), "{form}");
+        }
         assert!(given.leader_elect && !given.zap_devel);
         assert_eq!(given.health_probe_bind_address, Bind(None));
         assert!(!parse(&["--leader-elect=false"]).expect("published").leader_elect);

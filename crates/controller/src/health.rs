@@ -1,13 +1,15 @@
 //! Whether the controller is alive and ready, and what is missing where it is not.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::election::Leadership;
 use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
 use gpu_autoscaler_model::Fault;
+use gpu_autoscaler_store::Writer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,8 +19,11 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// How often the loop beats when it has nothing else to do.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// How long a failed write is told of. A refused one is tried again after five minutes.
-const WRITE_FAULT_MAX: Duration = Duration::from_secs(600);
+/// How long a refused write is told of: until it has been tried again, if it is still wanted.
+pub const REFUSED_TOLD: Duration = Duration::from_secs(310);
+
+/// The same for one that was not answered.
+pub const UNANSWERED_TOLD: Duration = Duration::from_secs(60);
 
 /// Longest description of a fault, in characters.
 const FAULT_CHARS_MAX: usize = 300;
@@ -48,6 +53,7 @@ pub struct Health {
     pub(crate) telemetry: watch::Receiver<TelemetryHealth>,
     writes: watch::Receiver<WriteHealth>,
     pub(crate) leadership: Leadership,
+    history: OnceLock<Arc<Writer>>,
 }
 
 impl Health {
@@ -60,7 +66,31 @@ impl Health {
     ) -> Self {
         let began = Instant::now();
         let (last_beat, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { began, last_beat, ticks, watches, telemetry, writes, leadership }
+        Self {
+            began,
+            last_beat,
+            ticks,
+            watches,
+            telemetry,
+            writes,
+            leadership,
+            history: OnceLock::new(),
+        }
+    }
+
+    /// Looks at `history` as well from now on.
+    pub(crate) fn keep_history(&self, history: Arc<Writer>) {
+        // It is told once, when the controller is put together.
+        let _ = self.history.set(history);
+    }
+
+    /// Whether what was kept of the past was read, or cannot be, or nothing is kept.
+    pub(crate) fn history_tried(&self) -> bool {
+        self.history.get().is_none_or(|history| history.standing().tried)
+    }
+
+    fn history_fault(&self) -> Option<String> {
+        Some(clip(&self.history.get()?.standing().error?))
     }
 
     /// The loop is alive.
@@ -103,6 +133,10 @@ impl Health {
         for (target, lacking) in &self.telemetry.borrow().partial {
             let _ = writeln!(text, "[!] telemetry of {target}: {}", clip(lacking));
         }
+        if let Some(fault) = self.history_fault() {
+            // What is learned is kept in memory meanwhile: no reason to refuse what is known.
+            let _ = writeln!(text, "[!] history: {fault}");
+        }
         (good, text)
     }
 
@@ -131,6 +165,8 @@ impl Health {
         let faults = parts
             .filter_map(|part| Some(Fault { part: part.name.into(), why: part.fault?.into() }));
         let mut faults: Vec<Fault> = faults.collect();
+        let history = self.history_fault();
+        faults.extend(history.map(|why| Fault { part: "history".into(), why: why.into() }));
         faults.sort();
         faults
     }
@@ -145,19 +181,21 @@ pub struct Part {
     pub fault: Option<String>,
 }
 
-/// How the last write to the cluster went.
+/// How the last writes to the cluster went.
 #[derive(Clone, Debug, Default)]
 pub struct WriteHealth {
-    /// When it failed, and why; nothing when it did not.
-    pub failed: Option<(Instant, Arc<str>)>,
+    /// Kinds of action of which the last one failed, until when that is told, and why. Apart,
+    /// because a condition that can be written says nothing about Events that cannot.
+    pub failed: BTreeMap<&'static str, (Instant, Arc<str>)>,
 }
 
 impl WriteHealth {
     /// Nothing for a failure so old that, were it still wanted, the write would have been tried
     /// again.
     fn fault(&self) -> Option<String> {
-        let (at, why) = self.failed.as_ref()?;
-        (at.elapsed() <= WRITE_FAULT_MAX).then(|| format!("the last one failed: {why}"))
+        let now = Instant::now();
+        let mut failed = self.failed.iter().filter(|(_, (until, _))| now < *until);
+        failed.next().map(|(action, (_, why))| format!("the last `{action}` failed: {why}"))
     }
 }
 

@@ -14,6 +14,7 @@ pub mod api;
 pub mod arguments;
 pub mod health;
 pub mod http;
+pub mod log;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
@@ -24,6 +25,8 @@ mod clock;
 mod connect;
 mod faults;
 mod performer;
+#[cfg(test)]
+mod reference;
 mod run;
 #[cfg(test)]
 mod sample_view;

@@ -4,25 +4,30 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use gpu_autoscaler_controller::arguments::{Arguments, LogForm, LogLevel};
+use gpu_autoscaler_controller::arguments::Arguments;
+use gpu_autoscaler_controller::log;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    set_up_log(&arguments);
-    match start(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    // Both TLS clients of the process use it; a second installation is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let traces = match log::set_up(&arguments) {
+        Ok(traces) => traces,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "cannot run");
-            ExitCode::FAILURE
+            eprintln!("cannot run: {error:#}");
+            return ExitCode::FAILURE;
         }
+    };
+    let ended = start(arguments);
+    if let Err(error) = &ended {
+        tracing::error!(error = format!("{error:#}"), "cannot run");
     }
+    traces.flush();
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn start(arguments: Arguments) -> Result<()> {
-    // Both TLS clients of the process use it; a second installation is the same one.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -39,20 +44,4 @@ fn start(arguments: Arguments) -> Result<()> {
         };
         gpu_autoscaler_controller::run(arguments, stop).await
     })
-}
-
-fn set_up_log(arguments: &Arguments) {
-    let level = match arguments.zap_log_level {
-        _ if arguments.zap_devel => LevelFilter::DEBUG,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    if arguments.zap_devel || arguments.zap_encoder == LogForm::Console {
-        log.with_ansi(false).init();
-    } else {
-        log.json().flatten_event(true).init();
-    }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::effects::Performed;
-use gpu_autoscaler_model::{Action, Effect, ReceiptResult, Timestamp, View};
+use gpu_autoscaler_model::{Effect, ReceiptResult, Timestamp, View};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -149,10 +149,7 @@ impl Metrics {
 
     /// An effect was performed.
     pub fn effect(&self, effect: &Effect, performed: &Performed) {
-        let action = match effect.action {
-            Action::Announce(_) => "announce",
-            Action::SetConditions { .. } => "set_conditions",
-        };
+        let action = effect.action.as_str();
         let result = match performed.receipt.result {
             ReceiptResult::Applied => "applied",
             ReceiptResult::AlreadyApplied => "already_applied",

@@ -6,9 +6,10 @@ use gpu_autoscaler_k8s::effects::Performer;
 use gpu_autoscaler_model::{Effect, Receipt, ReceiptResult};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::{Instrument as _, info_span};
 
 use crate::clock;
-use crate::health::WriteHealth;
+use crate::health::{REFUSED_TOLD, UNANSWERED_TOLD, WriteHealth};
 use crate::metrics::Metrics;
 
 /// Effects that wait for their turn; at the default rate as many as fit into their deadline.
@@ -31,9 +32,10 @@ pub async fn run(
             let result = ReceiptResult::Unanswered { why };
             Receipt { effect: effect.id, at: clock::now(), result }
         } else {
-            let performed = performer.perform(&effect, clock::now).await;
+            let span = info_span!("perform effect", id = %effect.id);
+            let performed = performer.perform(&effect, clock::now).instrument(span).await;
             metrics.effect(&effect, &performed);
-            note(&performed.receipt.result, &health);
+            note(effect.action.as_str(), &performed.receipt.result, &health);
             performed.receipt
         };
         if receipts.send(receipt).await.is_err() {
@@ -43,15 +45,19 @@ pub async fn run(
 }
 
 /// A conflict, or an object that is gone, is an answer: writing works.
-fn note(result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
+fn note(action: &'static str, result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
     let failed = match result {
-        ReceiptResult::Refused { why } | ReceiptResult::Unanswered { why } => Some(why),
+        ReceiptResult::Refused { why } => Some((REFUSED_TOLD, why)),
+        ReceiptResult::Unanswered { why } => Some((UNANSWERED_TOLD, why)),
         ReceiptResult::NotSent => return,
         ReceiptResult::Applied
         | ReceiptResult::AlreadyApplied
         | ReceiptResult::Conflict
         | ReceiptResult::Gone => None,
     };
-    let failed = failed.map(|why| (Instant::now(), Arc::clone(why)));
-    health.send_replace(WriteHealth { failed });
+    let failed = failed.map(|(told, why)| (Instant::now() + told, Arc::clone(why)));
+    health.send_modify(|health| match failed {
+        Some(failed) => drop(health.failed.insert(action, failed)),
+        None => drop(health.failed.remove(action)),
+    });
 }

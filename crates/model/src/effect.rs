@@ -41,6 +41,16 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Its kind, in one word.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Announce(_) => "announce",
+            Self::SetConditions { .. } => "set_conditions",
+        }
+    }
+}
+
 /// An Event on an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {

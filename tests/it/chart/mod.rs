@@ -1,6 +1,6 @@
 //! The Helm chart: what it renders, what it installs, and what its documents say.
 
-mod helm;
+pub(crate) mod helm;
 mod install;
 mod monitoring;
 mod objects;

@@ -42,7 +42,8 @@ async fn readiness_names_what_is_missing() {
     let failing = vec![("http://p:9090".into(), "refused".into())];
     let partial = vec![("http://p:9090".into(), "1 of 2 exporters are silent".into())];
     parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, partial, sources: 2 });
-    parts.writes.send_modify(|health| health.failed = Some((Instant::now(), "403\nno".into())));
+    let failed = (Instant::now() + REFUSED_TOLD, "403\nno".into());
+    parts.writes.send_modify(|health| drop(health.failed.insert("announce", failed)));
     health.ticked();
     expect![[r#"
         [+] watch of Node ok
@@ -50,7 +51,7 @@ async fn readiness_names_what_is_missing() {
         [-] telemetry: 1 of 2 sources cannot be read, http://p:9090 first: refused
         [+] loop ok
         [+] lease ok
-        [-] writes: the last one failed: 403 no
+        [-] writes: the last `announce` failed: 403 no
         [!] telemetry of http://p:9090: 1 of 2 exporters are silent
     "#]]
     .assert_eq(&health.ready().1);
@@ -58,7 +59,7 @@ async fn readiness_names_what_is_missing() {
 
     parts.telemetry.send_modify(|health| health.failing.clear());
     parts.budgets.send_modify(|health| health.absent = false);
-    tokio::time::advance(WRITE_FAULT_MAX + Duration::from_secs(1)).await;
+    tokio::time::advance(REFUSED_TOLD).await;
     assert!(health.ready().0, "a write that failed long ago and was not repeated is not wanted");
 }
 

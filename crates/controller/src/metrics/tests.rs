@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use gpu_autoscaler_k8s::election::Leadership;
 use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
-use gpu_autoscaler_model::{EffectId, ObjectKey, PolicyKind, Receipt};
+use gpu_autoscaler_model::{Action, EffectId, ObjectKey, PolicyKind, Receipt};
 
 use super::*;
 use crate::health::{TelemetryHealth, WriteHealth};
