@@ -241,6 +241,7 @@ def measure(others):
         sample("create", [tool, "create", "--any", "0.001", "600"], given.times)
         release_all()
         sample("first", [tool, "create", "--any", "0.001", "600"], 1)
+        release_all()
         expiry(max(5, given.times // 5))
         tree_kill(max(2, given.times // 40))
         environment["CHRONOS_RUNTIME_DIR"] = full

@@ -6,7 +6,8 @@
 #
 # Talk goes to stderr.
 # The versions and checksums are those of the go.mod and go.sum files beside this script.
-# A finished program is never built again, so a second run is a no-op and needs no network.
+# A finished program is built again only where its source is in this folder and is newer, so a
+# second run is a no-op and needs no network.
 set -euo pipefail
 umask 022
 
@@ -19,6 +20,8 @@ programs=(
   "kubernetes k8s.io/kubernetes/cmd/kube-controller-manager"
   "kubernetes k8s.io/kubernetes/cmd/kube-scheduler"
   "kubernetes k8s.io/kubernetes/cmd/kubectl"
+  "kubernetes ./podresources"
+  "kubernetes ./expfmtbench"
   "kwok sigs.k8s.io/kwok/cmd/kwok"
   "helm helm.sh/helm/v3/cmd/helm"
 )
@@ -113,11 +116,18 @@ case "${1:-}" in
   *) die "unknown argument \`$1\`" "build.sh [--dir]" ;;
 esac
 
+# Whether a program is older than its source, where that is here.
+is_older() { # program package-folder
+  [[ -f $here/$2/main.go && $here/$2/main.go -nt $1 ]]
+}
+
 missing_packages() { # module-folder
   local row module package
   for row in "${programs[@]}"; do
     read -r module package <<<"$row"
-    if [[ $module == "$1" && ! -x $cache/bin/${package##*/} ]]; then echo "$package"; fi
+    [[ $module == "$1" ]] || continue
+    if [[ ! -x $cache/bin/${package##*/} ]] || is_older "$cache/bin/${package##*/}" "$1/$package"
+    then echo "$package"; fi
   done
 }
 

@@ -22,6 +22,8 @@ pub enum Program {
     Kubectl,
     /// The package manager of charts.
     Helm,
+    /// The kubelet's server of pod-resources; its source is in `tests/cluster/kubernetes`.
+    Podresources,
     /// The metrics store; Debian package `prometheus`.
     Prometheus,
 }
@@ -46,6 +48,7 @@ impl Program {
             Self::Kwok => "kwok",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Podresources => "podresources",
             Self::Prometheus => "prometheus",
         }
     }

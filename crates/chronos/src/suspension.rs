@@ -287,7 +287,10 @@ impl<W: World> Engine<W> {
 
     /// Lets the processes of an active lease run, whose mover this process is.
     pub(crate) fn thaw(&mut self, id: &LeaseId) -> Done<(), W> {
-        let Some(lease) = self.book.lease(id).cloned() else { return Ok(()) };
+        // A write that was said to have failed may be there: then it is suspended, as it should be.
+        let suspended = |lease: &Lease| matches!(lease.phase, Phase::Suspended { .. });
+        let lease = self.book.lease(id).filter(|lease| !suspended(lease)).cloned();
+        let Some(lease) = lease else { return Ok(()) };
         let members = self.world.members(&lease).map_err(Error::World)?;
         self.world.resume(&lease, &members).map_err(Error::World)?;
         self.transact(|engine, _| {

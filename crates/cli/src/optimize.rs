@@ -109,8 +109,11 @@ pub fn run(args: &OptimizeArgs) -> Result<Exit> {
 
 /// A controller judged by its own window and score: fewer can be shown, not more.
 fn of_server(args: &OptimizeArgs, fleet: &mut Fleet) {
-    fleet.status.findings.retain(|finding| finding.score.total > args.min_waste_score);
     let published = Policy::published().waste;
+    // Below, all that it names stays: some kinds are found whatever their score.
+    if args.min_waste_score > published.score_above {
+        fleet.status.findings.retain(|finding| finding.score.total > args.min_waste_score);
+    }
     if args.lookback * 60 != published.window.as_secs() {
         let gap = "--lookback has no effect on a controller: it looks back by its --waste-lookback";
         fleet.note(gap.to_owned());

@@ -91,6 +91,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub price_sheet: Option<PathBuf>,
 
+    /// Folder in which what was learned of workloads is kept over a restart, one for each replica;
+    /// without it, it is kept in memory alone.
+    #[arg(long, value_name = "DIR")]
+    pub history_dir: Option<PathBuf>,
+
     /// Writes to the cluster per second, on average.
     #[arg(long, value_name = "NUMBER", default_value_t = 10.0)]
     pub write_rate: f64,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::election::Leadership;
 use gpu_autoscaler_k8s::watch::{Resource, WatchHealth};
 use gpu_autoscaler_model::Fault;
+use gpu_autoscaler_store::Writer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -52,6 +53,7 @@ pub struct Health {
     pub(crate) telemetry: watch::Receiver<TelemetryHealth>,
     writes: watch::Receiver<WriteHealth>,
     pub(crate) leadership: Leadership,
+    history: OnceLock<Arc<Writer>>,
 }
 
 impl Health {
@@ -64,7 +66,31 @@ impl Health {
     ) -> Self {
         let began = Instant::now();
         let (last_beat, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { began, last_beat, ticks, watches, telemetry, writes, leadership }
+        Self {
+            began,
+            last_beat,
+            ticks,
+            watches,
+            telemetry,
+            writes,
+            leadership,
+            history: OnceLock::new(),
+        }
+    }
+
+    /// Looks at `history` as well from now on.
+    pub(crate) fn keep_history(&self, history: Arc<Writer>) {
+        // It is told once, when the controller is put together.
+        let _ = self.history.set(history);
+    }
+
+    /// Whether what was kept of the past was read, or cannot be, or nothing is kept.
+    pub(crate) fn history_tried(&self) -> bool {
+        self.history.get().is_none_or(|history| history.standing().tried)
+    }
+
+    fn history_fault(&self) -> Option<String> {
+        Some(clip(&self.history.get()?.standing().error?))
     }
 
     /// The loop is alive.
@@ -107,6 +133,10 @@ impl Health {
         for (target, lacking) in &self.telemetry.borrow().partial {
             let _ = writeln!(text, "[!] telemetry of {target}: {}", clip(lacking));
         }
+        if let Some(fault) = self.history_fault() {
+            // What is learned is kept in memory meanwhile: no reason to refuse what is known.
+            let _ = writeln!(text, "[!] history: {fault}");
+        }
         (good, text)
     }
 
@@ -135,6 +165,8 @@ impl Health {
         let faults = parts
             .filter_map(|part| Some(Fault { part: part.name.into(), why: part.fault?.into() }));
         let mut faults: Vec<Fault> = faults.collect();
+        let history = self.history_fault();
+        faults.extend(history.map(|why| Fault { part: "history".into(), why: why.into() }));
         faults.sort();
         faults
     }

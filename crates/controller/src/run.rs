@@ -3,6 +3,7 @@
 use std::fs;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use gpu_autoscaler_analysis::Thresholds;
@@ -10,8 +11,9 @@ use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::effects::{Performer, WriteRate};
 use gpu_autoscaler_k8s::election::{Elector, Leadership, LeaseName, Timing};
 use gpu_autoscaler_k8s::watch::{Resource, WatchSettings, Watcher};
-use gpu_autoscaler_model::{PriceBook, View};
+use gpu_autoscaler_model::{HistoryRecord, PriceBook, View};
 use gpu_autoscaler_reconciler::Policy;
+use gpu_autoscaler_store::{Limits, Writer};
 use gpu_autoscaler_telemetry::http as telemetry_http;
 use gpu_autoscaler_telemetry::prometheus::history::History;
 use gpu_autoscaler_telemetry::scrape::Target;
@@ -30,6 +32,9 @@ use crate::{connect, http, page, performer, routes, telemetry};
 
 /// Parts of watches that wait to be taken in.
 const PARTS_MAX: usize = 4096;
+
+/// How long the end waits for the disk of the history.
+const HISTORY_CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Readings that wait to be taken in.
 const READINGS_MAX: usize = 4;
@@ -103,12 +108,24 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let electing: Option<JoinHandle<()>> =
         elector.map(|elector| tokio::spawn(elector.run(until(last_write))));
 
+    let (past_out, past) = mpsc::channel(1);
+    let history = history(&arguments, past_out)?;
+    if let Some(history) = &history {
+        health.keep_history(Arc::clone(history));
+    }
+    let kept = history.clone();
     let ticker = Ticker::new(policy, health, metrics);
-    let inputs = Inputs { parts, readings, receipts };
-    ticker.run(inputs, Outputs { effects: effect_out, view: view_out }, stop).await;
+    let inputs = Inputs { parts, readings, receipts, past };
+    ticker.run(inputs, Outputs { effects: effect_out, view: view_out, history }, stop).await;
 
     info!("stop");
     let _ = stopping.send(true);
+    if let Some(history) = kept {
+        let closing = tokio::task::spawn_blocking(move || history.close());
+        if tokio::time::timeout(HISTORY_CLOSES_WITHIN, closing).await.is_err() {
+            warn!("the disk of the history does not answer; what was not acknowledged is lost");
+        }
+    }
     if let Err(error) = performing.await {
         warn!(%error, "the performer did not end");
     }
@@ -156,6 +173,21 @@ fn sources(arguments: &Arguments) -> Result<Sources> {
         targets.push(Target { url, node: exporter.node.clone() });
     }
     Ok(Sources { prometheus, targets, client })
+}
+
+/// The file of what was learned; what it holds arrives by `past`.
+fn history(
+    arguments: &Arguments,
+    past: mpsc::Sender<Vec<HistoryRecord>>,
+) -> Result<Option<Arc<Writer>>> {
+    let Some(folder) = &arguments.history_dir else { return Ok(None) };
+    let path = gpu_autoscaler_store::file_in(folder);
+    let deliver = move |records| {
+        // There is room for the one delivery; nobody takes it where the loop has ended.
+        let _ = past.try_send(records);
+    };
+    let writer = gpu_autoscaler_store::open_later(path, Limits::DEFAULT, deliver);
+    Ok(Some(Arc::new(writer.context("keep the history")?)))
 }
 
 fn timing(arguments: &Arguments) -> Result<Timing> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::watch::Part;
-use gpu_autoscaler_model::{Delta, Effect, Receipt, View};
+use gpu_autoscaler_model::{Delta, Effect, HistoryRecord, Receipt, View};
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
+use gpu_autoscaler_store::Writer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, field, info, info_span, warn};
@@ -34,6 +35,8 @@ pub struct Inputs {
     pub readings: mpsc::Receiver<Reading>,
     /// Of the performer.
     pub receipts: mpsc::Receiver<Receipt>,
+    /// Of the store, once.
+    pub past: mpsc::Receiver<Vec<HistoryRecord>>,
 }
 
 /// Where what was decided goes.
@@ -42,6 +45,8 @@ pub struct Outputs {
     pub effects: mpsc::Sender<Effect>,
     /// To those who read.
     pub view: watch::Sender<Arc<View>>,
+    /// To the store, where there is one.
+    pub history: Option<Arc<Writer>>,
 }
 
 /// The loop around the loop.
@@ -111,6 +116,9 @@ impl Ticker {
                 Some(receipt) = inputs.receipts.recv() => {
                     self.see(Delta { receipts: vec![receipt], ..Delta::default() });
                 }
+                Some(history) = inputs.past.recv() => {
+                    self.see(Delta { history, ..Delta::default() });
+                }
                 changed = leadership.changed(), if elections => elections = changed,
                 () = tokio::time::sleep_until(next) => {}
             }
@@ -141,9 +149,11 @@ impl Ticker {
     /// When a tick is due.
     fn next_tick(&self) -> Instant {
         if self.state.is_none() {
-            // Everything that exists, and one look at telemetry or the end of patience.
+            // Everything that exists, what was kept of the past, and one look at telemetry, or the
+            // end of patience.
             let now = Instant::now();
-            let asked = self.health.telemetry.borrow().asked || now >= self.due;
+            let told = self.health.telemetry.borrow().asked && self.health.history_tried();
+            let asked = told || now >= self.due;
             return if asked && self.health.synced() { self.began } else { now + COLLECT };
         }
         match self.pending_since {
@@ -209,6 +219,9 @@ impl Ticker {
         self.metrics.tick(now, began.elapsed());
         outputs.view.send_replace(Arc::new(outcome.view));
         self.health.ticked();
+        if let Some(history) = &outputs.history {
+            history.put(outcome.history);
+        }
         self.hand_over(outcome.effects, outputs);
     }
 

@@ -55,8 +55,8 @@ pub enum StoreError {
     },
     /// The file is none of SQLite's, or is damaged.
     #[error(
-        "history `{}` is damaged: {what}\nhint: move it and its `-wal` and `-shm` away; a new one \
-         is filled from Prometheus as far as that reaches", path.display()
+        "history `{}` is damaged: {what}\nhint: move it and its `-wal` away, or restore it from a \
+         backup; a new one is made within a minute", path.display()
     )]
     Damaged {
         /// The file.

@@ -67,6 +67,23 @@ impl Store {
     }
 }
 
+/// Opens the file as [`Store::open`] does, but on the writer's own thread, again and again until
+/// that works; what was read is then handed to `deliver`. Meanwhile the writer takes records, and
+/// [`Standing::error`] says why the file cannot be opened.
+///
+/// What was handed over before the past was known is less than the past: where the file has a
+/// record of the same key, that one stays.
+///
+/// # Errors
+/// [`StoreError::Thread`].
+pub fn open_later(
+    path: PathBuf,
+    limits: Limits,
+    deliver: impl FnOnce(Vec<HistoryRecord>) + Send + 'static,
+) -> Result<Writer, StoreError> {
+    Writer::start_later(path, limits, deliver)
+}
+
 /// The name of the file in `folder`.
 pub fn file_in(folder: &Path) -> PathBuf {
     folder.join("history.db")

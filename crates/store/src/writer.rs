@@ -1,6 +1,7 @@
 //! The one thread that writes.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,9 +9,9 @@ use std::time::{Duration, Instant};
 use gpu_autoscaler_model::HistoryRecord;
 use tracing::{info, warn};
 
-use crate::StoreError;
 use crate::file::{File, now_millis};
 use crate::record::RecordKey;
+use crate::{Limits, StoreError};
 
 /// Records that wait at most; of an own key each. About 100 MiB.
 const WAITING_MAX: usize = 100_000;
@@ -28,7 +29,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Writer {
     desk: Arc<Desk>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How keeping records is going.
@@ -43,7 +44,9 @@ pub struct Standing {
     pub waiting: usize,
     /// Records that were refused because too many waited; they count as not handed over.
     pub refused: u64,
-    /// Why the last attempt to write failed; nothing when it did not.
+    /// Whether the file was opened, or opening it has failed at least once.
+    pub tried: bool,
+    /// Why the last attempt to open or write the file failed; nothing when it did not.
     pub error: Option<Arc<str>>,
 }
 
@@ -70,13 +73,35 @@ impl Desk {
 
 impl Writer {
     pub(crate) fn start(file: File) -> Result<Self, StoreError> {
+        let path = file.path().to_owned();
+        Self::spawn(&path, move |desk| {
+            desk.lock().standing.tried = true;
+            write_until_closed(file, desk);
+        })
+    }
+
+    pub(crate) fn start_later(
+        path: PathBuf,
+        limits: Limits,
+        deliver: impl FnOnce(Vec<HistoryRecord>) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let named = path.clone();
+        Self::spawn(&named, move |desk| {
+            if let Some((file, records)) = open_until_closed(&path, limits, desk) {
+                deliver(records);
+                write_until_closed(file, desk);
+            }
+        })
+    }
+
+    fn spawn(path: &Path, run: impl FnOnce(&Desk) + Send + 'static) -> Result<Self, StoreError> {
         let desk = Arc::new(Desk::default());
-        let (path, shared) = (file.path().to_owned(), Arc::clone(&desk));
+        let shared = Arc::clone(&desk);
         let thread = thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || write_until_closed(file, &shared))
-            .map_err(|source| StoreError::Thread { path, source })?;
-        Ok(Self { desk, thread: Some(thread) })
+            .spawn(move || run(&shared))
+            .map_err(|source| StoreError::Thread { path: path.to_owned(), source })?;
+        Ok(Self { desk, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands records over; each replaces what is kept under its key. Never waits for the disk.
@@ -122,15 +147,52 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    /// Writes what waits, once, and closes the file. Takes as long as the disk does.
-    fn drop(&mut self) {
+impl Writer {
+    /// Writes what waits, once, and closes the file. Takes as long as the disk does; what is handed
+    /// over from now on is dropped.
+    pub fn close(&self) {
         self.desk.lock().closing = true;
         self.desk.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             warn!("the thread of the history has panicked");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The file and all that it holds; nothing where the writer is closed before it can be opened.
+fn open_until_closed(
+    path: &Path,
+    limits: Limits,
+    desk: &Desk,
+) -> Option<(File, Vec<HistoryRecord>)> {
+    let mut retry = RETRY_MIN;
+    loop {
+        let opened = File::open(path, limits).and_then(|mut file| Ok((file.read_all()?, file)));
+        let mut inner = desk.lock();
+        inner.standing.tried = true;
+        match opened {
+            Ok((records, file)) => {
+                for record in &records {
+                    inner.waiting.remove(&RecordKey::of(record));
+                }
+                inner.standing.error = None;
+                info!(path = %path.display(), records = records.len(), "history is open");
+                return Some((file, records));
+            }
+            Err(error) => note(&mut inner, path, &error),
+        }
+        drop(inner);
+        pause(desk, retry);
+        retry = (retry * 2).min(RETRY_MAX);
+        if desk.lock().closing {
+            return None;
         }
     }
 }
@@ -199,19 +261,24 @@ fn put_back(
     batch: BTreeMap<RecordKey, HistoryRecord>,
     error: &StoreError,
 ) {
-    let mut text = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        text = format!("{text}: {source}");
-    }
     let mut inner = desk.lock();
     for (key, record) in batch {
         inner.waiting.entry(key).or_insert(record);
     }
+    note(&mut inner, file.path(), error);
+    desk.changed.notify_all();
+}
+
+/// Remembers what failed; the log tells it once.
+fn note(inner: &mut Inner, path: &Path, error: &StoreError) {
+    let mut text = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        text = format!("{text}: {source}");
+    }
     if inner.standing.error.as_deref() != Some(&text) {
-        warn!(path = %file.path().display(), error = text, "history cannot be written");
+        warn!(path = %path.display(), error = text, "history is not kept now");
     }
     inner.standing.error = Some(text.into());
-    desk.changed.notify_all();
 }
 
 /// Waits, but not beyond the end.

@@ -1,6 +1,7 @@
 //! Foreign measurements of GPUs turned into the model's samples.
 //!
-//! In: DCGM exporter's exposition text, scraped directly or asked of Prometheus. Out:
+//! In: DCGM exporter's exposition text, scraped directly or asked of Prometheus, and the kubelet's
+//! list of who holds which device. Out:
 //! [`GpuSample`](gpu_autoscaler_model::GpuSample)s and a note on everything that was dropped.
 //!
 //! # Invariants
@@ -17,6 +18,8 @@ pub mod dcgm;
 pub mod exposition;
 #[cfg(feature = "client")]
 pub mod http;
+#[cfg(feature = "node")]
+pub mod pod_resources;
 #[cfg(feature = "client")]
 pub mod prometheus;
 #[cfg(feature = "client")]

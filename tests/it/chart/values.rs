@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::helm::Helm;
 use super::{chart, read, root, yaml};
 
-/// Settings under which a key may show its effect: it may need a ServiceMonitor, or one replica.
+/// Settings under which a key may show its effect: it may need a ServiceMonitor, one replica, or a
+/// Secret.
 ///
 /// All by `--set-json`, since Helm applies those in their order, and any `--set` after them.
-const BASELINES: [&[&str]; 2] = [
+const BASELINES: [&[&str]; 4] = [
     &["--set-json", "grafana.adminPassword=\"baseline\""],
     &[
         "--set-json",
@@ -19,6 +20,18 @@ const BASELINES: [&[&str]; 2] = [
         "prometheus.prometheusOperator.enabled=true",
         "--set-json",
         "controller.replicaCount=1",
+    ],
+    &[
+        "--set-json",
+        "grafana.adminPassword=\"baseline\"",
+        "--set-json",
+        "controller.prometheusAuth={\"secret\":\"s\",\"username\":\"u\",\"certKey\":\"c\"}",
+    ],
+    &[
+        "--set-json",
+        "grafana.adminPassword=\"baseline\"",
+        "--set-json",
+        "controller.prometheusAuth={\"secret\":\"s\"}",
     ],
 ];
 

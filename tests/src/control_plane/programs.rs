@@ -62,7 +62,7 @@ impl ControlPlane {
             }
             Program::KubeScheduler => (&paths.scheduler, self.scheduler_arguments()),
             Program::Kwok => (&paths.kwok, self.kwok_arguments()),
-            Program::Kubectl | Program::Helm | Program::Prometheus => {
+            Program::Kubectl | Program::Helm | Program::Podresources | Program::Prometheus => {
                 unreachable!("`{program}` is no server of the control plane")
             }
         };

@@ -12,6 +12,7 @@ mod print;
 mod setup;
 pub mod views;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -100,6 +101,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Lockdown { state } => return setup::lockdown(&settings, state, out),
         _ => {}
     }
-    let mut session = Session::open(&settings)?;
+    // The process ends with the command: a thousand leases are not given back one by one first.
+    let mut session = ManuallyDrop::new(Session::open(&settings)?);
     lease_commands::run(&mut session, arguments.command, out)
 }

@@ -50,6 +50,10 @@ fn status_fits_a_terminal() {
         Idle           research   jupyter-bob-0       2     0.0%       -     60   $13.76
         Underutilized  ml-serve   embed-6d9…x2x7p     1     9.0%    6.3%     92    $6.02
 
+        === Waiting ===
+        NAMESPACE  POD    GPUS  FITS ON  PACKING SAYS
+        research   waits     8  -        0 of 1 nodes fit: 1 too little GPU; it would f…
+
         === Unknown ===
         NODE        GPUS  POD            WHY
         gpu-node-a     1  research/dark  no exporter reports it
@@ -92,7 +96,7 @@ fn optimize_says_what_to_do_why_and_how() {
         2. ml-serve/embed-6d9f7c-x2x7p (Underutilized)
            do      request MIG profile 1g.10gb (10 GiB, 1/8 of a GPU)
            why     in 540 s observed, GPU_UTIL 9.0% on average (9.0% at p95),
-                   framebuffer 6.3% and constant; needs 9.0% of one GPU and 5120 MiB at
+                   framebuffer 6.3% and constant; needs 9.0% of one GPU and 5247 MiB at
                    p99
            saves   $4334.40 a month ($6.02 per hour): 87.5% of the $6.88 per hour that
                    its GPUs cost
@@ -204,10 +208,10 @@ fn explain_shows_each_number_with_its_source() {
                                           mean memory) = 37.5
           reclaimable              91.0%  1 - the larger of p95 compute and p95 memory;
                                           not known without memory
-          needs, compute            9.0%  p99 of the window, no history of its owner and
-                                          image
-          needs, memory         5120 MiB  p99 of the window, no history of its owner and
-                                          image
+          needs, compute            9.0%  p99 of the window, and of 180 s of pods of its
+                                          owner and image
+          needs, memory         5247 MiB  p99 of the window, and of 180 s of pods of its
+                                          owner and image
           given back               87.5%  of what it holds, when one follows: request
                                           MIG profile 1g.10gb (10 GiB, 1/8 of a GPU)
           node per hour           $55.04  price of p5.48xlarge, on-demand for 8 GPUs
@@ -227,7 +231,7 @@ fn explain_shows_each_number_with_its_source() {
 
         Outcome: Underutilized since 2026-11-22T00:00:00Z: in 540 s observed, GPU_UTIL
                  9.0% on average (9.0% at p95), framebuffer 6.3% and constant; needs
-                 9.0% of one GPU and 5120 MiB at p99. Recommended: request MIG profile
+                 9.0% of one GPU and 5247 MiB at p99. Recommended: request MIG profile
                  1g.10gb (10 GiB, 1/8 of a GPU).
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
         = 3

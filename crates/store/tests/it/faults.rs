@@ -175,3 +175,30 @@ fn until(mut look: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_opened_yet_is_opened_later_and_its_past_wins() {
+    let folder = Folder::new();
+    let path = filled(&folder);
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).expect("moved");
+    fs::write(&path, "not a database, but what another program left here\n".repeat(99))
+        .expect("written");
+    let (told, past) = std::sync::mpsc::channel();
+    let deliver = move |records| told.send(records).expect("the test waits");
+    let writer = gpu_autoscaler_store::open_later(path.clone(), Limits::DEFAULT, deliver);
+    let writer = writer.expect("a thread");
+    until(|| writer.standing().tried);
+    assert!(writer.standing().error.is_some_and(|error| error.contains("is damaged")));
+    // Known to the file already, and not.
+    let taken = writer.put([usage(7, 70, now()), usage(700, 7, now())]);
+    fs::rename(&aside, &path).expect("moved back");
+    let past = past.recv_timeout(SOON).expect("it is opened in the end");
+    assert_eq!(past.len(), 100);
+    assert_eq!(writer.wait_for(taken, SOON).error, None);
+    drop(writer);
+    let kept = Model::of(&open(&path).records);
+    assert_eq!(kept.0.len(), 101);
+    let replaced = Model::of(&past).0.into_iter().filter(|(key, was)| kept.0.get(key) != Some(was));
+    assert_eq!(replaced.count(), 0, "what the file held gave way to what was put before");
+}
