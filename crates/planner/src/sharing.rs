@@ -640,12 +640,13 @@ mod tests {
 
     #[test]
     fn training_is_heard_wherever_it_is_declared() {
-        let places: [(&[(&str, &str)], &[(&str, &str)]); 3] = [
-            (&[(WORKLOAD_TYPE, "Training")], &[]),
-            (&[], &[(WORKLOAD_TYPE, "training")]),
-            (&[(WORKLOAD_TYPE_BARE, "training"), (WORKLOAD_TYPE, "inference")], &[]),
+        let (typed, bare) = ((WORKLOAD_TYPE, "Training"), (WORKLOAD_TYPE_BARE, "training"));
+        let places = [
+            (vec![typed], vec![]),
+            (vec![], vec![(WORKLOAD_TYPE, "training")]),
+            (vec![bare, (WORKLOAD_TYPE, "inference")], vec![]),
         ];
-        for (own, annotations) in places {
+        for (own, annotations) in &places {
             let choice = choose(&Workload {
                 gpus: 1,
                 annotations: &labels(annotations),
