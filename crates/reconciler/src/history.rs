@@ -45,7 +45,10 @@ impl History {
                 let known = self.profiles.get(&profile.key);
                 if known.is_none_or(|known| known.observed_secs < profile.observed_secs) {
                     self.profiles.insert(profile.key.clone(), profile.clone());
-                    self.forget_oldest();
+                    // Not at every record: each time costs a look at all of them.
+                    if self.profiles.len() > PROFILES_MAX + PROFILES_MAX / 8 {
+                        self.forget_oldest();
+                    }
                 }
             }
             HistoryRecord::Demand(hour) => {
@@ -59,12 +62,19 @@ impl History {
         }
     }
 
+    /// Keeps the profiles that were added to last, as many as may be kept.
     fn forget_oldest(&mut self) {
-        if self.profiles.len() > PROFILES_MAX {
-            let oldest = self.profiles.values().min_by_key(|p| (p.through, p.key.clone()));
-            if let Some(key) = oldest.map(|profile| profile.key.clone()) {
-                self.profiles.remove(&key);
-            }
+        let beyond = self.profiles.len().saturating_sub(PROFILES_MAX);
+        if beyond == 0 {
+            return;
+        }
+        let mut ages: Vec<(Timestamp, &ProfileKey)> =
+            self.profiles.values().map(|profile| (profile.through, &profile.key)).collect();
+        ages.select_nth_unstable(beyond - 1);
+        let oldest: Vec<ProfileKey> =
+            ages[..beyond].iter().map(|(_, key)| (*key).clone()).collect();
+        for key in &oldest {
+            self.profiles.remove(key);
         }
     }
 }
@@ -132,8 +142,8 @@ fn count_stretch(
         profile.through = stretch.end;
         changed.insert(profile.key.clone(), profile.clone());
         history.profiles.insert(profile.key.clone(), profile);
-        history.forget_oldest();
     }
+    history.forget_oldest();
 }
 
 /// The controller and image of a pod.
@@ -215,4 +225,30 @@ fn account_demand(
         history.demand.insert(pool, demand);
     }
     changed.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_the_profiles_that_were_added_to_longest_ago_go() {
+        let mut history = History::default();
+        let at = |n: usize| Timestamp::EPOCH.after(Duration::from_secs(n as u64));
+        // The last record takes it beyond what is kept between two looks.
+        let records = PROFILES_MAX + PROFILES_MAX / 8 + 1;
+        for n in 0..records {
+            let key = ProfileKey {
+                namespace: "ml".into(),
+                // The newest have the smallest names, so that names do not decide.
+                owner: format!("Job/{:06}", records - n).into(),
+                image: "".into(),
+            };
+            let profile = UsageProfile { through: at(n), ..UsageProfile::empty(key, at(n)) };
+            history.take(&HistoryRecord::Usage(profile));
+        }
+        assert_eq!(history.profiles.len(), PROFILES_MAX);
+        let oldest = history.profiles.values().map(|profile| profile.through).min();
+        assert_eq!(oldest, Some(at(records - PROFILES_MAX)));
+    }
 }
