@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronos::audit;
 use chronos::engine::{Answer, Engine, Error, Wish};
@@ -392,6 +393,7 @@ fn four_properties_hold_at_random_kill_points() {
     let (first, times) = (crate::seed(1), crate::times(3_000));
     let began = std::time::Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let (all_kills, tenth) = (AtomicU64::new(0), times.div_ceil(10));
     let share = |thread: u64| {
         let (mut kills, mut steps, mut machines) = (0, 0, 0);
         while kills < times.div_ceil(threads) {
@@ -400,6 +402,10 @@ fn four_properties_hold_at_random_kill_points() {
                 std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Err("panic".into()));
             let (k, s) = result.unwrap_or_else(|why| panic!("seed={seed}: {why}"));
             (kills, steps, machines) = (kills + k, steps + s, machines + 1);
+            let before = all_kills.fetch_add(k, Ordering::Relaxed);
+            if (before + k) / tenth > before / tenth {
+                eprintln!("model: {} of {times} kills", before + k);
+            }
         }
         (kills, steps, machines)
     };
