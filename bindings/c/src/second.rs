@@ -384,9 +384,11 @@ pub unsafe extern "C" fn chronos_v1_suggest_json(
                 let (request, _) = unsafe { read(session, request)? };
                 Ok(session.ask(&Order::Suggest { request })?)
             })?;
-            let Reply::Suggested { start, parts } = reply else { return Err(Failure::of(reply)) };
+            let Reply::Suggested { start, parts, preempts } = reply else {
+                return Err(Failure::of(reply));
+            };
             // SAFETY: as the caller promises.
-            unsafe { give(out, &views::suggestion(start, &parts, &[])) }
+            unsafe { give(out, &views::suggestion(start, &parts, &preempts, &[])) }
         },
     )
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::Victim;
 use crate::book::{Book, Epitaph};
 use crate::engine::phase_word;
 use crate::lease::{Gpu, Lease, Part, Phase, Reservation, Ticket};
@@ -120,12 +121,13 @@ pub fn gpu(gpu: &Gpu, book: &Book, free: u64) -> Value {
 }
 
 /// When and where a request would fit.
-pub fn suggestion(start: Span, parts_: &[Part], why: &[String]) -> Value {
+pub fn suggestion(start: Span, parts_: &[Part], preempts: &[Victim], why: &[String]) -> Value {
     json!({
         "apiVersion": API_VERSION,
         "kind": "Suggestion",
         "startsInSeconds": round(start),
         "parts": parts(parts_),
+        "preempts": preempts,
         "why": why,
     })
 }

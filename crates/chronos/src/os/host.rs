@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::{clock, ebpf, history, process};
 use crate::book::Epitaph;
 use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
-use crate::quantity::{Boottime, Now};
+use crate::quantity::{Boottime, Now, Span};
 use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 
 /// This computer.
@@ -290,6 +290,10 @@ impl World for Host {
 
     fn checkpoints(&mut self) -> bool {
         self.backend.checkpoints()
+    }
+
+    fn preempt_exempt_time(&self) -> Span {
+        self.settings.preempt_exempt_time()
     }
 
     fn alive(&mut self, process: &ProcessId) -> bool {

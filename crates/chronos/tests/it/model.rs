@@ -17,7 +17,7 @@ use chronos::index;
 use chronos::journal;
 use chronos::lease::{
     Binding, Choice, EndReason, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase, Priority,
-    ProcessId, Request, WarnSignal,
+    ProcessId, Request, Ticket, WarnSignal,
 };
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Ppm, Span};
@@ -90,6 +90,12 @@ impl Run {
         self.machine.borrow().book().leases().nth(chosen).cloned()
     }
 
+    fn urgent_ticket(&self) -> Option<Ticket> {
+        let machine = self.machine.borrow();
+        let urgent = |t: &&Ticket| t.request.priority == Priority::High;
+        machine.book().tickets().iter().find(urgent).cloned()
+    }
+
     /// One operation by one process, which is killed at a random step in two of three.
     fn operate(&mut self) {
         let fuse = (self.below(3) > 0).then(|| self.below(28));
@@ -97,6 +103,7 @@ impl Run {
         let everything = Policy::default();
         let what = self.below(14);
         let target = self.some_lease();
+        let urgent = self.urgent_ticket();
         let result = match (what, target) {
             (0..4, _) => {
                 let caller = self.caller(1_000 + self.below(3) as u32);
@@ -158,6 +165,11 @@ impl Run {
                 let offset = [-31_536_000_000, 31_536_000_000][self.below(2) as usize];
                 self.machine.borrow_mut().wall_offset += offset;
                 engine.settle(Diligence::Due).map(|_| ())
+            }
+            (13, _) if urgent.is_some() => {
+                let ticket = urgent.expect("it is some");
+                let caller = self.caller(ticket.owner.uid);
+                engine.preempt_for(&caller, &ticket.id)
             }
             _ => engine.settle(Diligence::Full).map(|_| ()),
         };
