@@ -33,6 +33,8 @@ pub fn lease(lease: &Lease, now: Now) -> Value {
         "priority": lease.request.priority,
         "onExpire": lease.request.on_expire,
         "graceSeconds": round(lease.request.grace),
+        "warnSeconds": lease.request.warn.map(round),
+        "warnSignal": lease.request.warn_signal,
         "name": lease.request.name,
         "enforcement": enforcement(lease),
         "holdsMemory": lease.holds_until().is_some(),
