@@ -48,7 +48,6 @@ pub fn run(session: &mut Session, command: Command, out: Output) -> Result<ExitC
         }
         Command::Suggest(wanted) => gpu_commands::suggest(session, &wanted, out)?,
         Command::Top { interval, frames } => gpu_commands::top(session, interval, frames, out)?,
-        Command::Reap => crate::os::guard::reap(session.settings())?,
         _ => unreachable!("the other commands need no session and are done before"),
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::directory::Directory;
+use super::directory::{Directory, Purpose};
 use super::fault::Fault;
 use super::guard::{self, Notice};
 use super::host::Host;
@@ -115,7 +115,7 @@ impl Session {
         mut progress: impl FnMut(&Book),
     ) -> Result<Result<Lease, Refusal>, Fault> {
         let directory = match self.settings.access {
-            Access::Own => Directory::open(&self.settings.runtime, 0o700)?,
+            Access::Own => Directory::open(Purpose::Runtime, &self.settings.runtime, 0o700)?,
             Access::Helper(_) => Directory::open_to_read(&self.settings.runtime, 0)?,
         };
         let notice = Notice::of(&directory)?;
