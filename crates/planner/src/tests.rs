@@ -7,8 +7,8 @@ mod random;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    A100_40GB, Constraints, LabelSelector, NamespaceScope, Operator, PodTerm, Requirement, Taint,
-    TaintEffect,
+    self as model, A100_40GB, Constraints, LabelSelector, NamespaceScope, Operator, PodTerm,
+    Requirement, Taint, TaintEffect,
 };
 
 use crate::check::{FaultKind, check};
@@ -20,7 +20,7 @@ use crate::refusal::{Refusal, Remedy};
 use crate::request::*;
 use crate::strategy::Strategy;
 
-fn node(name: &str, gpus: Vec<Gpu>) -> Node {
+pub(crate) fn node(name: &str, gpus: Vec<Gpu>) -> Node {
     let allocatable = Amounts { cpu_milli: 64_000, memory_bytes: 256 << 30, pods: 110 };
     Node {
         name: name.into(),
@@ -59,6 +59,30 @@ fn pod(name: &str, gpu: GpuRequest) -> Pod {
             extended: Vec::new(),
         }),
         gang: None,
+    }
+}
+
+/// A pod of team `team` as it is seen in a cluster.
+pub(crate) fn seen_pod(name: &str, node: Option<&str>, constraints: Constraints) -> model::Pod {
+    model::Pod {
+        uid: name.into(),
+        key: model::ObjectKey::new("team", name),
+        resource_version: "1".into(),
+        created: model::Timestamp::EPOCH,
+        started: None,
+        node: node.map(Into::into),
+        phase: model::PodPhase::Pending,
+        deleting: false,
+        deletion_due: None,
+        containers: Default::default(),
+        requests: Default::default(),
+        labels: Default::default(),
+        annotations: Default::default(),
+        owner: None,
+        priority: 0,
+        gates: Vec::new(),
+        constraints: Arc::new(constraints),
+        unschedulable: None,
     }
 }
 
