@@ -1,9 +1,9 @@
 //! Windows of samples turned into findings of waste.
 //!
 //! In: the samples of one pod's devices, and what is kept of the past. Out: what the pod made of
-//! them ([`usage`]) or why that is not known, whether it is waste ([`judge`]), what would be enough
-//! ([`advise`]), which devices need a look ([`hardware_faults`]), and the past with the present
-//! added to it ([`count`]).
+//! them ([`usage`]) or why that is not known, whether it is waste ([`judge`], by the questions of
+//! [`Rule`]), what would be enough ([`advise`]), which devices need a look ([`hardware_faults`]),
+//! and the past with the present added to it ([`count`]).
 //!
 //! # Invariants
 //! - Unknown is neither idle nor busy: what was not observed long enough accuses nobody.
@@ -20,7 +20,7 @@ mod window;
 pub use advice::{Holding, Part, advise};
 pub use hardware::{ThrottleWindow, hardware_faults};
 pub use history::{count, stretch};
-pub use verdict::{Judgement, judge, reclaimable, waste_score};
+pub use verdict::{Judgement, Measured, Rule, judge, reclaimable, waste_score};
 pub use window::{Held, Reading, Window, usage};
 
 use std::time::Duration;
