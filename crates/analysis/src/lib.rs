@@ -74,3 +74,19 @@ impl Thresholds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What users were told: below 50 % for more than 5 minutes over a 10-minute window, pods
+    /// younger than 5 minutes left alone, announced above a score of 50.
+    #[test]
+    fn the_published_thresholds_are_those_that_were_published() {
+        let limits = Thresholds::published();
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        assert_eq!((limits.window, limits.observed_min), (minutes(10), minutes(5)));
+        assert_eq!((limits.pod_age_min, limits.score_above), (minutes(5), 50.0));
+        assert_eq!(limits.busy_from.as_percent(), 50.0);
+    }
+}

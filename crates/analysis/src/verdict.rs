@@ -295,7 +295,13 @@ mod tests {
 
     #[test]
     fn what_is_needed_at_p95_is_not_reclaimable() {
-        let share = reclaimable(&usage(0.1, 0.3, Some(0.6))).expect("measured");
-        assert!((share.as_f64() - 0.4).abs() < 1e-12);
+        let share = |value| Ratio::new(value).expect("a share");
+        let mut seen = usage(0.1, 0.25, Some(0.75));
+        // Means are lower, and would give back what a burst needs.
+        seen.fb_mean = Some(share(0.125));
+        assert_eq!(reclaimable(&seen), Some(share(0.25)), "memory is what it needs most of");
+        (seen.activity_mean, seen.fb_p95) = (share(0.125), Some(share(0.125)));
+        seen.activity_p95 = share(0.5);
+        assert_eq!(reclaimable(&seen), Some(share(0.5)), "compute is");
     }
 }
