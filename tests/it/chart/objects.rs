@@ -187,6 +187,11 @@ fn rights_are_exactly_those_that_are_used() {
     ]
     .map(str::to_owned)
     .into();
+    let storage =
+        ["persistentvolumeclaims", "persistentvolumes", "storageclasses", "csidrivers", "csinodes"];
+    for kind in storage {
+        expected.extend(["list", "watch"].map(|verb| format!("{verb} {kind}")));
+    }
     for kind in &kinds {
         expected.extend(["get", "list", "watch"].map(|verb| format!("{verb} {kind}")));
         expected.insert(format!("patch {kind}/status"));

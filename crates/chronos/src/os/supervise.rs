@@ -35,9 +35,20 @@ pub enum Outcome {
     Ended {
         /// Why.
         reason: EndReason,
-        /// Whether it took SIGKILL.
-        killed: bool,
+        /// What it took.
+        by: Means,
     },
+}
+
+/// What ended a job whose lease was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Means {
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+    /// Nothing it could act on: it was suspended.
+    Suspended,
 }
 
 /// The environment of a job in a lease.
@@ -130,6 +141,7 @@ impl Watch {
                     say(&format!("partition {} {reason}: its processes are ended", lease.id));
                 }
                 self.reason = Some(reason);
+                self.suspended |= reason == EndReason::SuspendedTooLong;
                 self.killed |= now >= kill_at;
                 Ok(kill_at.max(now.after(Span::from_millis(20))))
             }
@@ -176,12 +188,17 @@ fn finish(
     let finished = watch.reason.is_none();
     session.ask(&Order::Release { id: lease.id.clone(), force: false, finished })?;
     let killed = status.signal() == Some(libc::SIGKILL);
-    if let Some(reason) = watch.reason {
-        return Ok(Outcome::Ended { reason, killed: watch.killed || killed });
-    }
-    let over = lease_is_over(session, lease, status)?;
+    let by = match (watch.suspended, watch.killed || killed) {
+        (true, _) => Means::Suspended,
+        (false, true) => Means::Kill,
+        (false, false) => Means::Term,
+    };
+    let over = match watch.reason {
+        None => lease_is_over(session, lease, status)?,
+        over => over,
+    };
     if let Some(reason) = over {
-        return Ok(Outcome::Ended { reason, killed });
+        return Ok(Outcome::Ended { reason, by });
     }
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     Ok(Outcome::Exited(u8::try_from(code.unwrap_or(125)).unwrap_or(125)))

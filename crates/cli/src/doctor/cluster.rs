@@ -233,11 +233,16 @@ async fn definitions(api: &Api) -> Check {
 }
 
 /// What this command line lists: group and resource.
-const READ: [(&str, &str); 9] = [
+const READ: [(&str, &str); 14] = [
     ("", "nodes"),
     ("", "pods"),
     ("", "events"),
     ("policy", "poddisruptionbudgets"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
     ("gpu-autoscaler.io", "autoscalingpolicies"),
     ("gpu-autoscaler.io", "gpusharingpolicies"),
     ("gpu-autoscaler.io", "gpunodeconfigs"),
