@@ -1,18 +1,23 @@
 //! Packing's feasibility against the real kube-scheduler, on random pods and nodes.
 
 mod dialogue;
+mod volumes;
 mod world;
 
 use std::env;
 use std::sync::Arc;
 
+use gpu_autoscaler_k8s::decode::{Decoder, Source};
+use gpu_autoscaler_model::{NodeName, Pod};
 use gpu_autoscaler_planner::fit::{Obstacle, shortage, standing_obstacle};
 use gpu_autoscaler_planner::fleet::{Assignment, Devices, Fleet, Node, NodeIndex};
 use gpu_autoscaler_planner::neighbors::Neighbors;
+use gpu_autoscaler_planner::observe;
 use gpu_autoscaler_planner::request::{GpuRequest, PodKind};
 use tests::control_plane::{ControlPlane, Options};
 
-use dialogue::{Decision, Dialogue};
+use dialogue::{Decision, Dialogue, PODS};
+use volumes::Volumes;
 use world::World;
 
 /// Pods in `cargo test`; `TIMES` says otherwise.
@@ -31,6 +36,9 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// For each node, what keeps the pod from it.
 fn obstacles(fleet: &Fleet, kind: &PodKind) -> Vec<Option<Obstacle>> {
+    if kind.constraints.claim_fault.is_some() {
+        return vec![Some(Obstacle::Volume); fleet.nodes.len()];
+    }
     let mut neighbors = Neighbors::of(fleet);
     neighbors.add_kind(fleet, kind);
     let on = |(index, node): (usize, &Arc<Node>)| {
@@ -50,7 +58,7 @@ fn devices(fleet: &Fleet, node: usize, kind: &PodKind) -> Devices {
 }
 
 struct Bound {
-    name: String,
+    pod: Pod,
     kind: PodKind,
     place: Assignment,
 }
@@ -65,14 +73,32 @@ fn feasibility_agrees_with_kube_scheduler() {
     let (mut fleet, manifests) = world.fleet(NODES);
     cluster.create_nodes(&manifests).expect("kwok makes them Ready");
     let mut dialogue = Dialogue::start(&cluster).expect("kubectl proxy");
+    let mut volumes =
+        Volumes::create(&mut dialogue, &mut world, pods as usize).expect("volumes are bound");
+    let mut decoder = Decoder::default();
     let mut bound: Vec<Bound> = Vec::new();
-    let (mut placed, mut refused) = (0, 0);
+    let (mut placed, mut refused, mut claiming) = (0, 0, [0, 0]);
     let mut disagreements = Vec::new();
     for number in 0..pods {
         let name = format!("pod-{number}");
-        let (kind, manifest) = world.pod(&name);
+        let claims = world.claims(&volumes.claims);
+        let manifest = world.pod(&name, &claims);
+        volumes.look_up(&mut dialogue, &claims).expect("the API server answers");
+        let created = dialogue.create(PODS, &manifest).expect("the API server takes it");
+        let mut pod = decoder.pod(Source::Value(&created)).expect("its own pods are read");
+        let kind = observe::pod(&pod, &volumes.storage).kind;
+        let uncovered = &kind.constraints.uncovered;
+        assert!(uncovered.is_empty(), "SEED={seed}: {name}: {uncovered:?}");
         let expected = obstacles(&fleet, &kind);
-        match dialogue.decide(&name, &manifest).expect("the API server answers") {
+        let zone_of = |name: &str| {
+            let node = fleet.nodes.iter().find(|node| *node.name == *name)?;
+            node.labels.get("zone").map(str::to_owned)
+        };
+        let provision = |dialogue: &mut Dialogue| Volumes::provision(dialogue, &claims, zone_of);
+        let decision = dialogue.decision(&name, provision).expect("the API server answers");
+        claiming[usize::from(matches!(decision, Decision::Bound(_)))] +=
+            usize::from(!claims.is_empty());
+        match decision {
             Decision::Bound(node) => {
                 placed += 1;
                 let index = fleet.nodes.iter().position(|n| *n.name == *node).expect("a node");
@@ -85,7 +111,9 @@ fn feasibility_agrees_with_kube_scheduler() {
                 let devices = devices(&fleet, index, &kind);
                 let place = Assignment { node: NodeIndex(index as u32), devices };
                 fleet.bind(&kind, place);
-                bound.push(Bound { name, kind, place });
+                pod.node = Some(NodeName::new(node));
+                volumes.storage.note_pod(None, Some(&pod));
+                bound.push(Bound { pod, kind, place });
             }
             Decision::Refused(message) => {
                 refused += 1;
@@ -99,11 +127,13 @@ fn feasibility_agrees_with_kube_scheduler() {
         }
         if bound.len() > BOUND_MAX {
             let gone = bound.remove(world.below(BOUND_MAX));
-            dialogue.delete(&gone.name).expect("deleted");
+            dialogue.delete(&gone.pod.key.name).expect("deleted");
+            volumes.storage.note_pod(Some(&gone.pod), None);
             fleet.unbind(&gone.kind, gone.place);
         }
     }
     println!("{placed} bound, {refused} refused, {} disagreements", disagreements.len());
+    println!("with claims: {} bound, {} refused", claiming[1], claiming[0]);
     assert!(disagreements.is_empty(), "SEED={seed}:\n{}", disagreements.join("\n"));
     // Both answers must occur often, or the comparison says nothing; of a few pods all may fit.
     let few = pods < 50;

@@ -5,6 +5,7 @@
 
 mod constraints;
 mod containers;
+mod storage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use gpu_autoscaler_model::{
     AnnouncedEvent, Condition, ConditionKind, Constraints, ContainerState, DisruptionBudget,
     InstanceType, Labels, Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind,
-    PolicyObject, ResourceVersion, Taint, TaintEffect, Timestamp, Uid,
+    PolicyObject, ResourceVersion, StorageKind, Taint, TaintEffect, Timestamp, Uid,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,6 +39,8 @@ pub enum Kind {
     PodDisruptionBudget,
     /// `v1` Event.
     Event,
+    /// What says where volumes are or may be.
+    Storage(StorageKind),
     /// One of our own.
     Policy(PolicyKind),
 }
@@ -50,6 +53,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::Event => "Event",
+            Self::Storage(kind) => kind.as_str(),
             Self::Policy(kind) => kind.as_str(),
         }
     }
@@ -226,7 +230,10 @@ impl Decoder {
         };
         let labels = self.labels(object.metadata.labels);
         let namespace = self.texts.get(object.metadata.namespace.as_deref().unwrap_or(""));
-        let constraints = constraints::of_pod(&object.spec, &namespace, &labels, &mut self.texts);
+        let constraints = {
+            let name = &object.metadata.name;
+            constraints::of_pod(&object.spec, name, &namespace, &labels, &mut self.texts)
+        };
         let annotations = object.metadata.annotations.map(|mut annotations| {
             annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
             annotations

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     AnnouncedEvent, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod, PolicyObject,
-    Receipt, Scrape, Uid,
+    Receipt, Scrape, StorageObject, Uid,
 };
 
 /// What an edge saw since the last tick, in the order in which it saw it.
@@ -17,6 +17,8 @@ pub struct Delta {
     pub pods: Vec<Change<Pod, Uid>>,
     /// Disruption budgets, by uid.
     pub budgets: Vec<Change<DisruptionBudget, Uid>>,
+    /// Claims, volumes and what provides them, by uid.
+    pub storage: Vec<Change<StorageObject, Uid>>,
     /// Our own resources, by uid.
     pub policies: Vec<Change<PolicyObject, Uid>>,
     /// Our own Events, by uid.
@@ -40,6 +42,7 @@ impl Delta {
         self.nodes.is_empty()
             && self.pods.is_empty()
             && self.budgets.is_empty()
+            && self.storage.is_empty()
             && self.policies.is_empty()
             && self.events.is_empty()
             && self.samples.is_empty()
@@ -56,6 +59,7 @@ impl Delta {
             nodes,
             pods,
             budgets,
+            storage,
             policies,
             events,
             samples,
@@ -67,6 +71,7 @@ impl Delta {
         self.nodes.extend(nodes);
         self.pods.extend(pods);
         self.budgets.extend(budgets);
+        self.storage.extend(storage);
         self.policies.extend(policies);
         self.events.extend(events);
         self.samples.extend(samples);

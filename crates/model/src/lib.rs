@@ -29,6 +29,7 @@ mod refusal;
 mod request;
 mod sample;
 mod sketch;
+mod storage;
 mod time;
 mod view;
 
@@ -51,5 +52,6 @@ pub use refusal::*;
 pub use request::*;
 pub use sample::*;
 pub use sketch::*;
+pub use storage::*;
 pub use time::*;
 pub use view::*;

@@ -18,6 +18,7 @@ pub mod sharing;
 pub mod observe;
 pub mod place;
 pub mod repack;
+pub mod storage;
 
 pub mod demand;
 pub mod strategy;

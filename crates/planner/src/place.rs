@@ -300,6 +300,9 @@ impl Placing<'_> {
         if !uncovered.is_empty() {
             return Fate::Refused(Refusal::Uncovered { constraints: uncovered.clone() });
         }
+        if let Some(fault) = &pod.kind.constraints.claim_fault {
+            return Fate::Refused(Refusal::Claim(fault.clone()));
+        }
         if let Err(invalid) = pod.kind.request.validate() {
             return Fate::Refused(Refusal::Invalid(invalid));
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use gpu_autoscaler_model::{ClaimFault, ClaimFaultReason};
+
 use crate::fit::{Obstacle, shortage, standing_obstacle};
 use crate::fleet::{Fleet, Gpu, Node};
 use crate::request::{GpuRequest, InvalidRequest, PodKind, Request};
@@ -17,6 +19,8 @@ pub enum Refusal {
         /// Their paths in the pod's spec.
         constraints: Vec<Arc<str>>,
     },
+    /// No node will do for one of its claims.
+    Claim(ClaimFault),
     /// There is no node at all.
     EmptyFleet,
     /// Others were looked at first, and all that is looked at in one go is used up.
@@ -232,6 +236,25 @@ impl fmt::Display for Refusal {
                 "not looked at: pods of higher priority or size were first, for which {examined} \
                  of at most {examined_max} nodes were examined"
             ),
+            Self::Claim(ClaimFault { claim, reason }) => match reason {
+                ClaimFaultReason::Lost => write!(
+                    f,
+                    "the volume of claim `{claim}` is gone; it would fit with a new claim"
+                ),
+                ClaimFaultReason::Deleting => {
+                    write!(f, "claim `{claim}` is being deleted; it would fit once it is made anew")
+                }
+                ClaimFaultReason::Unbound => write!(
+                    f,
+                    "claim `{claim}` has no volume, and its class makes none for a pod that \
+                     waits; it would fit once the claim is bound"
+                ),
+                ClaimFaultReason::InUse => write!(
+                    f,
+                    "claim `{claim}` is for one pod (ReadWriteOncePod), and another one has it; \
+                     it would fit once that one is gone"
+                ),
+            },
             Self::EmptyFleet => write!(f, "there is no node"),
             Self::NoRoom { nodes, remedy } => {
                 let total: u32 = nodes.iter().map(|&(_, count)| count).sum();

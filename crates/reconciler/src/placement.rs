@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Fit, NoFit, NoFitReason, Node, NodeName, Pod, Timestamp, Uid, WaitingView,
+    Change, Fit, NoFit, NoFitReason, Node, NodeName, Pod, StorageObject, Timestamp, Uid,
+    WaitingView,
 };
 use gpu_autoscaler_planner::demand::Demand;
 use gpu_autoscaler_planner::fleet::Fleet;
 use gpu_autoscaler_planner::observe;
 use gpu_autoscaler_planner::place::{Batch, Placed, place_batch};
 use gpu_autoscaler_planner::refusal::Refusal;
+use gpu_autoscaler_planner::storage::Storage;
 use gpu_autoscaler_planner::strategy::Strategy;
 
 use crate::state::State;
@@ -32,6 +34,8 @@ pub(crate) struct Placement {
     at_home: BTreeMap<NodeName, BTreeSet<Uid>>,
     /// Nodes that `fleet` does not show as they are.
     stale: BTreeSet<NodeName>,
+    /// Where volumes are or may be.
+    storage: Storage,
     /// GPU pods that wait for any node.
     waiting: BTreeSet<Uid>,
     /// Requests of all active GPU pods: what the fleet is used for.
@@ -63,6 +67,7 @@ impl Placement {
             return;
         }
         self.changed = true;
+        self.storage.note_pod(before, after);
         if let Some(before) = before {
             if before.is_active() && before.requests.has_gpu() {
                 self.demand.forget(&observe::request(before));
@@ -90,6 +95,12 @@ impl Placement {
                 self.stale.insert(home);
             }
         }
+    }
+
+    /// Notes that a claim, a volume or what provides it came, changed or went.
+    pub(crate) fn note_storage(&mut self, change: &Change<StorageObject, Uid>) {
+        self.storage.note(change);
+        self.changed = true;
     }
 
     /// When pods are to be placed next; `None` when nothing has changed.
@@ -136,7 +147,8 @@ pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) 
         .filter_map(|uid| state.pods.get(uid))
         .map(|entry| &entry.pod)
         .collect();
-    let pods: Vec<_> = waiting.iter().map(|pod| observe::pod(pod)).collect();
+    let pods: Vec<_> =
+        waiting.iter().map(|pod| observe::pod(pod, &state.placement.storage)).collect();
     let Placed { results, examined } = place_batch(Batch {
         pods: &pods,
         fleet: &state.placement.fleet,
@@ -191,6 +203,7 @@ fn no_fit(refusal: &Refusal) -> NoFit {
     let reason = match refusal {
         Refusal::Invalid(_) => NoFitReason::Invalid,
         Refusal::Uncovered { .. } => NoFitReason::LeftToScheduler,
+        Refusal::Claim(_) => NoFitReason::VolumeClaim,
         Refusal::EmptyFleet => NoFitReason::NoNode,
         Refusal::Postponed { .. } => NoFitReason::Postponed,
         Refusal::NoRoom { .. } => NoFitReason::NoRoom,

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm, Operator,
-    PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
+    ClaimName, Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm,
+    Operator, PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
 };
 
 use crate::intern::Interner;
@@ -21,9 +21,18 @@ const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// A demand that cannot be put into the words of `model`: its path in the pod's spec.
 struct Uncovered(&'static str);
 
-/// What a pod with this spec demands.
+/// What `term` demands, or `None` when an operator or field of it is not known.
+pub(super) fn node_term(
+    term: &wire::NodeSelectorTerm,
+    texts: &mut Interner<str>,
+) -> Option<NodeSelectorTerm> {
+    Reading { texts, uncovered: Vec::new() }.node_term(term).ok()
+}
+
+/// What the pod with this spec demands.
 pub(super) fn of_pod(
     spec: &wire::PodSpec,
+    pod: &str,
     namespace: &Arc<str>,
     labels: &Labels,
     texts: &mut Interner<str>,
@@ -41,7 +50,9 @@ pub(super) fn of_pod(
         node_terms: node_affinity
             .and_then(|all| all.required.as_ref())
             .map(|all| read.node_terms(all.node_selector_terms.as_deref().unwrap_or_default())),
+        claims: read.claims(spec, pod),
         volume_terms: Vec::new(),
+        claim_fault: None,
         tolerations: read.tolerations(spec.tolerations.as_deref().unwrap_or_default()),
         pod_affinity,
         pod_anti_affinity,
@@ -84,8 +95,6 @@ fn uncovered(spec: &wire::PodSpec) -> Vec<&'static str> {
     };
     list("spec.containers[].restartPolicyRules", containers.any(restarts_all));
     for volume in spec.volumes.iter().flatten() {
-        list("spec.volumes[].persistentVolumeClaim", volume.persistent_volume_claim.is_some());
-        list("spec.volumes[].ephemeral", volume.ephemeral.is_some());
         list("spec.volumes[].awsElasticBlockStore", volume.aws_elastic_block_store.is_some());
         list("spec.volumes[].azureDisk", volume.azure_disk.is_some());
         list("spec.volumes[].gcePersistentDisk", volume.gce_persistent_disk.is_some());
@@ -111,6 +120,23 @@ impl Reading<'_> {
                 None
             }
         }
+    }
+
+    /// The claims of its volumes; that of an ephemeral one is named after the pod and the volume.
+    fn claims(&mut self, spec: &wire::PodSpec, pod: &str) -> Vec<ClaimName> {
+        let mut claims = Vec::new();
+        for volume in spec.volumes.iter().flatten() {
+            if let Some(of) = &volume.persistent_volume_claim {
+                let name = self.texts.get(&of.claim_name);
+                claims.push(ClaimName { name, ephemeral: false });
+            } else if volume.ephemeral.is_some() {
+                let name = format!("{pod}-{}", volume.name.as_deref().unwrap_or(""));
+                claims.push(ClaimName { name: self.texts.get(&name), ephemeral: true });
+            }
+        }
+        claims.sort();
+        claims.dedup();
+        claims
     }
 
     fn node_terms(&mut self, terms: &[wire::NodeSelectorTerm]) -> Vec<NodeSelectorTerm> {

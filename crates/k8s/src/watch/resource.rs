@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gpu_autoscaler_model::PolicyKind;
+use gpu_autoscaler_model::{PolicyKind, StorageKind};
 
 use crate::decode::Kind;
 
@@ -17,17 +17,24 @@ pub enum Resource {
     DisruptionBudgets,
     /// Our own Events.
     OwnEvents,
+    /// What says where volumes are or may be.
+    Storage(StorageKind),
     /// One of our own kinds.
     Policies(PolicyKind),
 }
 
 impl Resource {
     /// Everything that the loop wants to know.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Nodes,
         Self::ActivePods,
         Self::DisruptionBudgets,
         Self::OwnEvents,
+        Self::Storage(StorageKind::Claim),
+        Self::Storage(StorageKind::Volume),
+        Self::Storage(StorageKind::Class),
+        Self::Storage(StorageKind::Driver),
+        Self::Storage(StorageKind::Node),
         Self::Policies(PolicyKind::AutoscalingPolicy),
         Self::Policies(PolicyKind::GpuSharingPolicy),
         Self::Policies(PolicyKind::GpuNodeConfig),
@@ -42,6 +49,7 @@ impl Resource {
             Self::ActivePods => Kind::Pod,
             Self::DisruptionBudgets => Kind::PodDisruptionBudget,
             Self::OwnEvents => Kind::Event,
+            Self::Storage(kind) => Kind::Storage(kind),
             Self::Policies(kind) => Kind::Policy(kind),
         }
     }
@@ -53,6 +61,7 @@ impl Resource {
             Self::ActivePods => "/api/v1/pods",
             Self::DisruptionBudgets => "/apis/policy/v1/poddisruptionbudgets",
             Self::OwnEvents => "/api/v1/events",
+            Self::Storage(kind) => storage_path(kind),
             Self::Policies(kind) => collection_of(kind),
         }
     }
@@ -68,6 +77,16 @@ impl Resource {
             }
             _ => &[],
         }
+    }
+}
+
+const fn storage_path(kind: StorageKind) -> &'static str {
+    match kind {
+        StorageKind::Claim => "/api/v1/persistentvolumeclaims",
+        StorageKind::Volume => "/api/v1/persistentvolumes",
+        StorageKind::Class => "/apis/storage.k8s.io/v1/storageclasses",
+        StorageKind::Driver => "/apis/storage.k8s.io/v1/csidrivers",
+        StorageKind::Node => "/apis/storage.k8s.io/v1/csinodes",
     }
 }
 

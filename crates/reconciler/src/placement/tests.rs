@@ -113,6 +113,57 @@ fn a_pod_with_a_foreign_gate_or_scheduler_is_left_to_the_scheduler() {
 }
 
 #[test]
+fn a_pod_goes_where_its_volume_is_once_its_claim_is_bound() {
+    let mut waiting = pod("w", None, 1);
+    let claims = vec![ClaimName { name: "data".into(), ephemeral: false }];
+    waiting.constraints = Arc::new(Constraints { claims, ..Constraints::default() });
+    let claim = |bound| VolumeClaim {
+        uid: "claim".into(),
+        key: ObjectKey::new("ml", "data"),
+        class: "".into(),
+        volume: Some("v".into()),
+        bound,
+        lost: false,
+        deleting: false,
+        one_pod: false,
+        selected_node: None,
+        owner: None,
+    };
+    let requirement = Requirement { key: "zone".into(), operator: Operator::In(vec!["b".into()]) };
+    let term = NodeSelectorTerm { labels: vec![requirement], name: vec![] };
+    let volume = Volume {
+        uid: "v".into(),
+        name: "v".into(),
+        class: "".into(),
+        is_free: false,
+        driver: None,
+        nodes: Some(vec![term]),
+        zones: vec![],
+        uncovered: None,
+    };
+    let storage = |objects: Vec<StorageObject>| Delta {
+        storage: objects.into_iter().map(Change::Upsert).collect(),
+        ..Delta::default()
+    };
+    let mut state = State::new();
+    let first = tick(10, &mut state, &seen(vec![node("a", 4), node("b", 4)], vec![waiting]));
+    let unknown = "w: LeftToScheduler left to kube-scheduler, since packing does not cover \
+                   `spec.volumes[].persistentVolumeClaim`";
+    assert_eq!(fits(&first), [unknown]);
+    let csi_node = StorageNode { uid: "a".into(), limited: vec![] };
+    let known = storage(vec![
+        StorageObject::Node(csi_node),
+        StorageObject::Volume(volume),
+        StorageObject::Claim(claim(false)),
+    ]);
+    let unbound = "w: VolumeClaim claim `ml/data` has no volume, and its class makes none for a \
+                   pod that waits; it would fit once the claim is bound";
+    assert_eq!(fits(&tick(20, &mut state, &known)), [unbound]);
+    let bound = storage(vec![StorageObject::Claim(claim(true))]);
+    assert_eq!(fits(&tick(30, &mut state, &bound)), ["w: b"]);
+}
+
+#[test]
 fn nothing_is_placed_again_until_something_changes_and_the_pause_is_over() {
     let mut state = State::new();
     let nodes = || vec![node("a", 4)];
