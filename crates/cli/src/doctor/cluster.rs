@@ -95,7 +95,7 @@ fn unreachable(cluster: &Cluster, error: &ApiError) -> Check {
     let next = match error.code() {
         Some(401) => "log in again: the server knows the address but not you",
         Some(403) => "ask for the right to read `/version`, or use another context",
-        Some(_) => "the server is ill: see its own log",
+        Some(_) => "the fault is the server's: see the log of kube-apiserver, or ask who runs it",
         None => "is the address right, and is the VPN or the tunnel up?",
     };
     Check::failed("API server", format!("{}: {}", cluster.address, error.chain()), next)
@@ -282,7 +282,11 @@ fn objects(found: &Snapshot) -> Check {
     let pods = found.delta.pods.len();
     let evidence = format!("{} nodes, {pods} active pods", found.delta.nodes.len());
     if let Some((kind, why)) = found.missing.first() {
-        return Check::failed("objects", format!("{evidence}; no {kind}: {why}"), "see `rights`");
+        return Check::failed(
+            "objects",
+            format!("{evidence}; no {kind}: {why}"),
+            "see the check `rights`",
+        );
     }
     match found.malformed.first() {
         None => Check::ok("objects", evidence),
