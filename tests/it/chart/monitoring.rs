@@ -214,7 +214,7 @@ fn every_alert_has_a_severity_and_a_runbook_and_every_runbook_an_alert() {
         assert!(known.contains(&rule.severity), "{}: {}", rule.name, rule.severity);
         let url = rule.annotations["runbook_url"].as_str().expect("a runbook");
         let file = format!("docs/runbooks/{}.md", rule.name);
-        assert!(url.ends_with(&file), "{url}");
+        assert_eq!(url, format!("{}/blob/main/{file}", env!("CARGO_PKG_REPOSITORY")));
         let text = read(&file);
         assert!(text.starts_with(&format!("# {}\n", rule.name)), "{file}");
         for part in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {
