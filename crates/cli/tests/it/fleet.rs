@@ -458,14 +458,12 @@ fn without_a_cluster_there_is_a_next_step() {
     expect![[r#"
         ! error: no `--kubeconfig`, nothing usable in `KUBECONFIG` or `~/.kube/config`, and not in a pod
         !   because: failed to read kubeconfig from '"/nonexistent/.kube/config"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status"], ""));
     expect![[r#"
         ! error: kubeconfig `absent` cannot be used
         !   because: failed to read kubeconfig from '"absent"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status", "--kubeconfig", "absent"], ""));
