@@ -11,8 +11,10 @@ export CHRONOS_POLICY="$place/policy.yaml"
 unset CHRONOS_LEASE XDG_RUNTIME_DIR || true
 
 build() {
-    # $1: dev or release
-    if [ "$1" = release ]; then
+    # $1: dev or release; TOOL is one that is built already
+    if [ -n "${TOOL:-}" ]; then
+        built=$TOOL
+    elif [ "$1" = release ]; then
         cargo build --quiet --release -p chronos --manifest-path "$root/Cargo.toml"
         built=${CARGO_TARGET_DIR:-$root/target}/release/chronos
     else

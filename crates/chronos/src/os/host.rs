@@ -336,7 +336,8 @@ impl World for Host {
         {
             fences.thaw(&lease.id)?;
             self.backend.restore(members)?;
-            return Ok(Err(Unsuspendable("its processes did not stop within 1 s".to_owned())));
+            let why = format!("its processes did not stop within {}", super::cgroup::FREEZE_WAIT);
+            return Ok(Err(Unsuspendable(why)));
         }
         let outside: Vec<ProcessId> = match fences {
             Some(fences) => {

@@ -18,9 +18,9 @@ use super::fault::Fault;
 use super::guard::Notice;
 use super::process::{self, LEASE_VARIABLE, timespec};
 use super::session::Session;
-use super::{clock, guard};
+use super::{clock, guard, history};
 use crate::api::Order;
-use crate::lease::{EndReason, Lease, Phase, ProcessId, Vendor};
+use crate::lease::{EndReason, Lease, LeaseId, Phase, ProcessId, Vendor};
 use crate::quantity::{Boottime, Span};
 
 /// How long the supervisor goes without looking, whatever it was told.
@@ -132,7 +132,7 @@ impl Watch {
         let book = session.book()?;
         let Some(current) = book.lease(&lease.id).cloned() else {
             // Ended by another guard, which has killed the job: its exit is about to be seen.
-            self.reason = self.reason.or(Some(EndReason::Expired));
+            self.reason = self.reason.or_else(|| Some(buried(session, &lease.id)));
             return Ok(now.after(Span::from_millis(100)));
         };
         match current.phase {
@@ -176,6 +176,13 @@ impl Watch {
             }
         }
     }
+}
+
+/// Why a lease that is over ended, by the history; without one, most leases expire.
+fn buried(session: &Session, id: &LeaseId) -> EndReason {
+    let lines = history::read(&session.settings().state).map_or_else(|_| Vec::new(), |(l, _)| l);
+    let line = lines.iter().rev().find(|line| line.id == *id);
+    line.map_or(EndReason::Expired, |line| line.reason)
 }
 
 fn finish(

@@ -101,6 +101,8 @@ fn jobs() -> BTreeSet<i32> {
     assert_eq!(entered.code(), Some(125), "nobody enters a partition that is suspended");
     sandbox.ok(&["release", &id]);
     assert_eq!(suspended.wait().unwrap().code(), Some(140), "it was suspended when it was over");
+    let said = std::fs::read_to_string(&said).unwrap();
+    assert!(said.ends_with(&format!("partition {id} released\n")), "{said}");
     seen.extend([125, 140]);
     seen
 }

@@ -299,7 +299,9 @@ fn ran_in_namespace() -> bool {
         return false;
     }
     let mut again = Command::new("unshare");
-    again.args(unshare).arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture"]);
+    // The shell waits for orphans, as an init does: in a scan each would be one process more.
+    again.args(unshare).args(["sh", "-c", "\"$@\"; exit $?", "init"]);
+    again.arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture"]);
     again
         .arg("kill_points::the_tool_survives_a_kill_at_its_system_calls")
         .env(INSIDE, prefix_inside());

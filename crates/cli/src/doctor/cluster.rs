@@ -221,7 +221,7 @@ async fn definitions(api: &Api) -> Check {
 }
 
 /// What this command line lists: group and resource.
-const READ: [(&str, &str); 14] = [
+const READ: [(&str, &str); 17] = [
     ("", "nodes"),
     ("", "pods"),
     ("", "events"),
@@ -231,6 +231,9 @@ const READ: [(&str, &str); 14] = [
     ("storage.k8s.io", "storageclasses"),
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csinodes"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceslices"),
+    ("resource.k8s.io", "deviceclasses"),
     ("gpu-autoscaler.io", "autoscalingpolicies"),
     ("gpu-autoscaler.io", "gpusharingpolicies"),
     ("gpu-autoscaler.io", "gpunodeconfigs"),
