@@ -21,9 +21,9 @@ use crate::source::SourceArgs;
 #[derive(Args)]
 #[command(after_help = "\
 A dump is what this prints:
-  kubectl get nodes,pods,pdb,pvc,pv,storageclasses,csidrivers,csinodes -A -o yaml
-Its first three kinds will do; without the others, waiting pods with volume claims are left to the
-scheduler.
+  kubectl get nodes,pods,pdb -A -o yaml
+Waiting pods with claims are left to the scheduler unless it has these as well:
+  pvc,pv,storageclasses,csidrivers,csinodes,resourceclaims,resourceslices,deviceclasses
 Metrics are what a DCGM exporter prints at /metrics, or a saved answer of Prometheus. Text without
 timestamps is one instant: it is taken to have lasted for the whole window, and the plan says so
 (basis: snapshot).")]

@@ -34,12 +34,15 @@ rules:
   - apiGroups: [storage.k8s.io]
     resources: [storageclasses, csidrivers, csinodes]
     verbs: [get, list]
+  - apiGroups: [resource.k8s.io]
+    resources: [resourceclaims, resourceslices, deviceclasses]
+    verbs: [get, list]
   - { apiGroups: [gpu-autoscaler.io], resources: ['*'], verbs: [get, list] }
   # For `doctor` to compare releases.
   - { apiGroups: [apps], resources: [deployments], verbs: [list] }
 ```
 
-Without the last five rules everything works with less: what could not be read is named, and the exit status is 3.
+Without the last six rules everything works with less: what could not be read is named, and the exit status is 3.
 ";
 
 /// The page.

@@ -2,12 +2,15 @@
 //!
 //! Fields that are not named here are ignored. `null` counts as absent, as the API server does.
 
+mod devices;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::quantity::QuantityText;
+pub(crate) use devices::*;
 
 type Map<T> = Option<BTreeMap<String, T>>;
 
@@ -99,7 +102,7 @@ pub(crate) struct PodSpec {
     pub tolerations: Option<Vec<Toleration>>,
     pub topology_spread_constraints: Option<Vec<SpreadConstraint>>,
     pub volumes: Option<Vec<Volume>>,
-    pub resource_claims: Option<Vec<IgnoredAny>>,
+    pub resource_claims: Option<Vec<PodDeviceClaim>>,
     pub scheduling_group: Option<IgnoredAny>,
     pub workload_ref: Option<IgnoredAny>,
     pub host_network: Option<bool>,
@@ -216,6 +219,13 @@ pub(crate) struct Volume {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub(crate) struct PodDeviceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct ClaimVolume {
     pub claim_name: String,
 }
@@ -264,6 +274,7 @@ pub(crate) struct PodStatus {
     pub conditions: Option<Vec<Condition>>,
     pub container_statuses: Option<Vec<ContainerStatus>>,
     pub init_container_statuses: Option<Vec<ContainerStatus>>,
+    pub resource_claim_statuses: Option<Vec<PodDeviceClaim>>,
 }
 
 #[derive(Deserialize)]

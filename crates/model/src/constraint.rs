@@ -17,8 +17,10 @@ pub struct Constraints {
     pub node_terms: Option<Vec<NodeSelectorTerm>>,
     /// The claims of its volumes.
     pub claims: Vec<ClaimName>,
-    /// What its volumes demand of the node: of each list one term must match. Known once its
-    /// claims are looked up.
+    /// Its claims on devices; an ephemeral one was made for it from a template.
+    pub device_claims: Vec<ClaimName>,
+    /// What its volumes and allocated devices demand of the node: of each list one term must
+    /// match. Known once its claims are looked up.
     pub volume_terms: Vec<Vec<NodeSelectorTerm>>,
     /// A claim for which no node will do, whatever else is there. Known once its claims are looked
     /// up.
@@ -45,8 +47,12 @@ pub struct Constraints {
 /// What a pod may demand that packing does not cover exactly: the path in its spec or in what its
 /// claims lead to, and why. A pod that has one of these is left to kube-scheduler, and whoever
 /// reads a pod or looks up its claims lists the path in [`Constraints::uncovered`].
-pub const NOT_COVERED: [(&str, &str); 24] = [
-    ("spec.resourceClaims", "devices are allocated from ResourceSlices by the scheduler"),
+pub const NOT_COVERED: [(&str, &str); 28] = [
+    (DEVICE_CLAIM_UNKNOWN, "the claim or a class that it names is not known (yet)"),
+    (DEVICE_CLAIM_SHARED, "the first of several pods decides where its devices are"),
+    (DEVICE_REQUEST, "only counts of devices by comparisons joined by `&&` are covered"),
+    (DEVICES_NOT_COUNTED, "other devices or requests decide who may have a device"),
+    (DEVICE_EXTENDED, "its devices or those of a device plugin may serve the pod"),
     ("spec.schedulerName", "another scheduler has other rules"),
     ("spec.schedulingGates", "a gate of somebody else's is not ours to wait for"),
     ("spec.schedulingGroup", "the scheduler's own gangs are placed by it"),
@@ -92,7 +98,19 @@ pub const DRIVER_INSTALLED: &str = "CSIDriver.spec.preventPodSchedulingIfMissing
 /// A driver that attaches a limited number of volumes to some node.
 pub const DRIVER_LIMIT: &str = "CSINode.spec.drivers[].allocatable";
 
-/// The claim of a volume, in the namespace of its pod.
+/// A claim on devices that is not known, or whose class is not.
+pub const DEVICE_CLAIM_UNKNOWN: &str = "spec.resourceClaims";
+/// A claim without devices that several pods wait to be the first to use.
+pub const DEVICE_CLAIM_SHARED: &str = "ResourceClaim.status.reservedFor";
+/// A claim for more than a count of devices that are compared, or with an allocation that is more
+/// than devices on some nodes.
+pub const DEVICE_REQUEST: &str = "ResourceClaim.spec.devices";
+/// Devices that cannot be counted: they share counters, are tainted, of several nodes or requests.
+pub const DEVICES_NOT_COUNTED: &str = "ResourceSlice.spec.devices";
+/// A class that serves an extended resource which the pod requests.
+pub const DEVICE_EXTENDED: &str = "DeviceClass.spec.extendedResourceName";
+
+/// A claim, in the namespace of its pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimName {
     /// Its name.

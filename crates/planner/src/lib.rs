@@ -15,6 +15,8 @@ pub mod request;
 
 pub mod sharing;
 
+pub mod claims;
+pub mod devices;
 pub mod observe;
 pub mod place;
 pub mod repack;

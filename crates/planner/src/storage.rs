@@ -19,6 +19,8 @@ use gpu_autoscaler_model::{
     Uid, Volume, VolumeClaim,
 };
 
+use crate::claims::ClaimUsers;
+
 /// Labels of a node that name its zone or region, the older of each first.
 const TOPOLOGY: [&str; 4] = [BETA_ZONE, BETA_REGION, ZONE, REGION];
 const BETA_ZONE: &str = "failure-domain.beta.kubernetes.io/zone";
@@ -41,8 +43,8 @@ pub struct Storage {
     nodes: u32,
     /// Nodes that limit each driver.
     limits: BTreeMap<Arc<str>, u32>,
-    /// Active pods of each claim; `true` for those that have a node.
-    users: BTreeMap<ObjectKey, BTreeMap<Uid, bool>>,
+    /// Active pods of each claim.
+    users: ClaimUsers,
 }
 
 /// What one claim demands.
@@ -79,23 +81,7 @@ impl Storage {
 
     /// Takes in a pod that came, changed or went.
     pub fn note_pod(&mut self, before: Option<&Pod>, after: Option<&Pod>) {
-        for pod in before.into_iter() {
-            for claim in claims(pod) {
-                let key = claim_key(pod, claim);
-                if let Some(users) = self.users.get_mut(&key) {
-                    users.remove(&pod.uid);
-                    if users.is_empty() {
-                        self.users.remove(&key);
-                    }
-                }
-            }
-        }
-        for pod in after.into_iter().filter(|pod| pod.is_active()) {
-            for claim in claims(pod) {
-                let users = self.users.entry(claim_key(pod, claim)).or_default();
-                users.insert(pod.uid.clone(), pod.node.is_some());
-            }
-        }
+        self.users.note(before, after, |constraints| &constraints.claims);
     }
 
     /// The constraints of `pod` with its claims looked up.
@@ -137,10 +123,9 @@ impl Storage {
         if claim.deleting {
             return Demand::Fault(ClaimFaultReason::Deleting);
         }
-        let others =
-            || self.users.get(&key).into_iter().flatten().filter(|(uid, _)| **uid != pod.uid);
+        let others = || self.users.others(&key, &pod.uid);
         if claim.one_pod && !name.ephemeral {
-            if others().any(|(_, bound)| *bound) {
+            if others().any(|has_node| has_node) {
                 return Demand::Fault(ClaimFaultReason::InUse);
             }
             if others().next().is_some() {
@@ -280,10 +265,6 @@ fn name(object: &StorageObject) -> Option<(StorageKind, ObjectKey)> {
         StorageObject::Driver(driver) => Some((StorageKind::Driver, cluster_wide(&driver.name))),
         StorageObject::Node(_) => None,
     }
-}
-
-fn claims(pod: &Pod) -> impl Iterator<Item = &ClaimName> {
-    pod.constraints.claims.iter()
 }
 
 fn claim_key(pod: &Pod, claim: &ClaimName) -> ObjectKey {

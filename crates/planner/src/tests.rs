@@ -7,8 +7,8 @@ mod random;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    A100_40GB, Constraints, LabelSelector, NamespaceScope, Operator, PodTerm, Requirement, Taint,
-    TaintEffect,
+    self as model, A100_40GB, Constraints, LabelSelector, NamespaceScope, NodeSelectorTerm,
+    Operator, PodTerm, Requirement, Taint, TaintEffect,
 };
 
 use crate::check::{FaultKind, check};
@@ -20,7 +20,7 @@ use crate::refusal::{Refusal, Remedy};
 use crate::request::*;
 use crate::strategy::Strategy;
 
-fn node(name: &str, gpus: Vec<Gpu>) -> Node {
+pub(crate) fn node(name: &str, gpus: Vec<Gpu>) -> Node {
     let allocatable = Amounts { cpu_milli: 64_000, memory_bytes: 256 << 30, pods: 110 };
     Node {
         name: name.into(),
@@ -59,6 +59,30 @@ fn pod(name: &str, gpu: GpuRequest) -> Pod {
             extended: Vec::new(),
         }),
         gang: None,
+    }
+}
+
+/// A pod of team `team` as it is seen in a cluster.
+pub(crate) fn seen_pod(name: &str, node: Option<&str>, constraints: Constraints) -> model::Pod {
+    model::Pod {
+        uid: name.into(),
+        key: model::ObjectKey::new("team", name),
+        resource_version: "1".into(),
+        created: model::Timestamp::EPOCH,
+        started: None,
+        node: node.map(Into::into),
+        phase: model::PodPhase::Pending,
+        deleting: false,
+        deletion_due: None,
+        containers: Default::default(),
+        requests: Default::default(),
+        labels: Default::default(),
+        annotations: Default::default(),
+        owner: None,
+        priority: 0,
+        gates: Vec::new(),
+        constraints: Arc::new(constraints),
+        unschedulable: None,
     }
 }
 
@@ -254,4 +278,80 @@ fn the_check_finds_each_fault() {
         kinds(&[slice.clone(), slice], &[at(2, on(2)), at(2, on(2))]),
         [FaultKind::IllegalMigLayout]
     );
+}
+
+/// What a batch that makes no sense is told, pod by pod.
+fn told(pods: &[Pod], fleet: &Fleet) -> Vec<String> {
+    let results = place(pods, fleet, &Demand::default(), Strategy::Default);
+    results.iter().map(|result| result.as_ref().expect_err("refused").to_string()).collect()
+}
+
+#[test]
+fn bad_input_is_refused_with_the_reason_and_what_would_make_it_fit() {
+    let mig = Gpu::new(Sharing::Mig(MigTable::Listed(&A100_40GB)), 40_960);
+    let fleet = fleet(vec![node("a", whole(4)), node("mig", vec![mig])]);
+    let told = |pods: &[Pod]| told(pods, &fleet);
+    // Nothing, and more than anything.
+    assert_eq!(told(&[pod("p", gpus(0))]), ["GPU count is 0, but must be at least 1"]);
+    assert_eq!(
+        told(&[pod("p", GpuRequest::Share { compute_milli: 0, memory_mib: 0 })]),
+        ["GPU share is 0, but must be at least 1"]
+    );
+    assert_eq!(
+        told(&[pod("p", gpus(u16::MAX))]),
+        ["GPU count is 65535, but at most 32 can be asked of one node"]
+    );
+    assert_eq!(
+        told(&[pod("p", gpus(9))]),
+        ["0 of 2 nodes fit: 2 GPUs not shared in the way that is asked, or too few; it would fit \
+          on a node of 9 GPUs, where no suitable one has more than 4"]
+    );
+    let mut large = pod("p", gpus(1));
+    large.kind.request.memory_bytes = u64::MAX;
+    assert!(told(&[large])[0].ends_with(
+        "it would fit on a node of 18446744073709551615 bytes of memory, where no suitable one \
+         has more than 274877906944"
+    ));
+    // A profile that no GPU has.
+    let told_of_profile = told(&[pod("p", GpuRequest::Mig { profile: "9g.1gb".into() })]).remove(0);
+    let hint = "it would fit on a GPU with the MIG profile `9g.1gb`, or with one of these: 1g.10gb";
+    assert!(told_of_profile.contains(hint), "{told_of_profile}");
+    // A selector and an affinity that contradict each other.
+    let mut torn = pod("p", gpus(1));
+    demands(&mut torn).node_selector.push(("zone".into(), "a".into()));
+    let elsewhere = Requirement { key: "zone".into(), operator: Operator::NotIn(vec!["a".into()]) };
+    demands(&mut torn).node_terms =
+        Some(vec![NodeSelectorTerm { labels: vec![elsewhere], name: Vec::new() }]);
+    assert_eq!(
+        told(&[torn]),
+        ["0 of 2 nodes fit: 2 node selector or affinity does not match; it would fit on a node \
+          without: node selector or affinity does not match"]
+    );
+    // A gang larger than the fleet.
+    let gang: Vec<Pod> =
+        (0..9).map(|i| Pod { gang: Some("g".into()), ..pod(&format!("p{i}"), gpus(1)) }).collect();
+    let expected = "gang `g` is placed whole or not at all: 4 of 9 members found room, `p4` did \
+                    not: 0 of 2 nodes fit: 1 GPUs not shared in the way that is asked, or too \
+                    few, 1 too little GPU; it would fit with 1 GPUs free on one node, where now \
+                    at most 0 are";
+    assert_eq!(told(&gang), vec![expected; 9]);
+    // More equal pods than there are GPUs: the fleet is filled, and the rest is told why.
+    let many: Vec<Pod> = (0..10_000).map(|i| pod(&format!("p{i}"), gpus(1))).collect();
+    let results = place(&many, &fleet, &Demand::default(), Strategy::Default);
+    let refused: Vec<String> =
+        results.iter().filter_map(|result| Some(result.as_ref().err()?.to_string())).collect();
+    assert_eq!(refused.len(), 9_996);
+    assert!(refused.iter().all(|text| {
+        text.ends_with("it would fit with 1 GPUs free on one node, where now at most 0 are")
+    }));
+}
+
+#[test]
+fn of_an_empty_fleet_every_pod_is_told_that_there_is_no_node() {
+    let none = told(&[pod("p", gpus(1)), pod("q", gpus(0))], &Fleet::default());
+    let expected = [
+        "there is no node; it would fit on one that is added",
+        "GPU count is 0, but must be at least 1",
+    ];
+    assert_eq!(none, expected);
 }

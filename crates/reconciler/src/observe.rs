@@ -69,6 +69,9 @@ fn take_objects(state: &mut State, seen: &Delta) {
     for change in &seen.storage {
         state.placement.note_storage(change);
     }
+    for change in &seen.devices {
+        state.placement.note_devices(change);
+    }
     for change in &seen.policies {
         match change {
             Change::Upsert(it) => drop(state.policies.insert(it.uid.clone(), it.clone())),

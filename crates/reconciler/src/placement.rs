@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Change, Fit, NoFit, NoFitReason, Node, NodeName, Pod, StorageObject, Timestamp, Uid,
-    WaitingView,
+    Change, DeviceObject, Fit, NoFit, NoFitReason, Node, NodeName, Pod, StorageObject, Timestamp,
+    Uid, WaitingView,
 };
 use gpu_autoscaler_planner::demand::Demand;
+use gpu_autoscaler_planner::devices::Devices;
 use gpu_autoscaler_planner::fleet::Fleet;
 use gpu_autoscaler_planner::observe;
 use gpu_autoscaler_planner::place::{Batch, Placed, place_batch};
@@ -36,7 +37,9 @@ pub(crate) struct Placement {
     stale: BTreeSet<NodeName>,
     /// Where volumes are or may be.
     storage: Storage,
-    /// GPU pods that wait for any node.
+    /// Which devices are offered and claimed.
+    devices: Devices,
+    /// Pods that wait for any node, and for GPUs or devices.
     waiting: BTreeSet<Uid>,
     /// Requests of all active GPU pods: what the fleet is used for.
     demand: Demand,
@@ -47,7 +50,8 @@ pub(crate) struct Placement {
 }
 
 fn waits(pod: &Pod) -> bool {
-    pod.is_waiting() && pod.requests.has_gpu() && observe::home(pod).is_none()
+    let asks = pod.requests.has_gpu() || !pod.constraints.device_claims.is_empty();
+    pod.is_waiting() && asks && observe::home(pod).is_none()
 }
 
 impl Placement {
@@ -68,6 +72,7 @@ impl Placement {
         }
         self.changed = true;
         self.storage.note_pod(before, after);
+        self.devices.note_pod(before, after);
         if let Some(before) = before {
             if before.is_active() && before.requests.has_gpu() {
                 self.demand.forget(&observe::request(before));
@@ -100,6 +105,12 @@ impl Placement {
     /// Notes that a claim, a volume or what provides it came, changed or went.
     pub(crate) fn note_storage(&mut self, change: &Change<StorageObject, Uid>) {
         self.storage.note(change);
+        self.changed = true;
+    }
+
+    /// Notes that a device claim, or what offers devices, came, changed or went.
+    pub(crate) fn note_devices(&mut self, change: &Change<DeviceObject, Uid>) {
+        self.devices.note(change);
         self.changed = true;
     }
 
@@ -147,11 +158,13 @@ pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) 
         .filter_map(|uid| state.pods.get(uid))
         .map(|entry| &entry.pod)
         .collect();
-    let pods: Vec<_> =
+    let mut pods: Vec<_> =
         waiting.iter().map(|pod| observe::pod(pod, &state.placement.storage)).collect();
+    let mut fleet = state.placement.fleet.clone();
+    state.placement.devices.look_up(&waiting, &mut pods, &mut fleet);
     let Placed { results, examined } = place_batch(Batch {
         pods: &pods,
-        fleet: &state.placement.fleet,
+        fleet: &fleet,
         demand: &state.placement.demand,
         strategy: Strategy::Default,
         examined_max: policy.placing_examined_max,

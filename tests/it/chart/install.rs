@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(180);
 type Right = (&'static str, &'static str, bool);
 
 /// What the controller must be able to do.
-const CONTROLLER_MAY: [Right; 17] = [
+const CONTROLLER_MAY: [Right; 18] = [
     ("list", "nodes", false),
     ("watch", "nodes", false),
     ("list", "pods", false),
@@ -28,6 +28,7 @@ const CONTROLLER_MAY: [Right; 17] = [
     ("list", "persistentvolumeclaims", false),
     ("watch", "persistentvolumes", false),
     ("list", "csinodes.storage.k8s.io", false),
+    ("watch", "resourceslices.resource.k8s.io", false),
     ("create", "events", false),
     ("list", "events", false),
     ("get", "autoscalingpolicies.gpu-autoscaler.io", false),

@@ -187,9 +187,16 @@ fn rights_are_exactly_those_that_are_used() {
     ]
     .map(str::to_owned)
     .into();
-    let storage =
-        ["persistentvolumeclaims", "persistentvolumes", "storageclasses", "csidrivers", "csinodes"];
-    for kind in storage {
+    for kind in [
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "storageclasses",
+        "csidrivers",
+        "csinodes",
+        "resourceclaims",
+        "resourceslices",
+        "deviceclasses",
+    ] {
         expected.extend(["list", "watch"].map(|verb| format!("{verb} {kind}")));
     }
     for kind in &kinds {

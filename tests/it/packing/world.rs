@@ -123,8 +123,8 @@ impl World {
         (node, manifest)
     }
 
-    /// The manifest of a pod that uses `claims`.
-    pub fn pod(&mut self, name: &str, claims: &[String]) -> Value {
+    /// The manifest of a pod that uses `claims` of volumes and of `devices`.
+    pub fn pod(&mut self, name: &str, claims: &[String], devices: &[String]) -> Value {
         let app: Arc<str> = self.pick(&APPS).into();
         let (cpu_milli, memory_mib) =
             (self.pick(&[100, 500, 2000_u64]), self.pick(&[64, 2048_u64]));
@@ -157,6 +157,10 @@ impl World {
         spec["volumes"] = claims
             .iter()
             .map(|claim| json!({ "name": claim, "persistentVolumeClaim": { "claimName": claim } }))
+            .collect();
+        spec["resourceClaims"] = devices
+            .iter()
+            .map(|claim| json!({ "name": claim, "resourceClaimName": claim }))
             .collect();
         json!({
             "apiVersion": "v1", "kind": "Pod",

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    ClaimName, Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm,
-    Operator, PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
+    ClaimName, Constraints, DEVICE_CLAIM_UNKNOWN, HostPort, LabelSelector, Labels, NamespaceScope,
+    NodeSelectorTerm, Operator, PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
 };
 
 use crate::intern::Interner;
@@ -29,14 +29,14 @@ pub(super) fn node_term(
     Reading { texts, uncovered: Vec::new() }.node_term(term).ok()
 }
 
-/// What the pod with this spec demands.
+/// What the pod demands.
 pub(super) fn of_pod(
-    spec: &wire::PodSpec,
-    pod: &str,
+    pod: &wire::Pod,
     namespace: &Arc<str>,
     labels: &Labels,
     texts: &mut Interner<str>,
 ) -> Constraints {
+    let spec = &pod.spec;
     let mut read = Reading { texts, uncovered: uncovered(spec) };
     let affinity = spec.affinity.as_ref();
     let node_affinity = affinity.and_then(|all| all.node_affinity.as_ref());
@@ -50,7 +50,8 @@ pub(super) fn of_pod(
         node_terms: node_affinity
             .and_then(|all| all.required.as_ref())
             .map(|all| read.node_terms(all.node_selector_terms.as_deref().unwrap_or_default())),
-        claims: read.claims(spec, pod),
+        claims: read.claims(spec, &pod.metadata.name),
+        device_claims: read.device_claims(pod),
         volume_terms: Vec::new(),
         claim_fault: None,
         tolerations: read.tolerations(spec.tolerations.as_deref().unwrap_or_default()),
@@ -84,7 +85,6 @@ fn uncovered(spec: &wire::PodSpec) -> Vec<&'static str> {
     list("spec.schedulerName", scheduler.is_some_and(|name| name != DEFAULT_SCHEDULER));
     let mut gates = spec.scheduling_gates.iter().flatten();
     list("spec.schedulingGates", gates.any(|gate| !gate.name.starts_with(super::OUR_PREFIX)));
-    list("spec.resourceClaims", spec.resource_claims.iter().flatten().next().is_some());
     list("spec.schedulingGroup", spec.scheduling_group.is_some());
     list("spec.workloadRef", spec.workload_ref.is_some());
     list("spec.hostUsers", spec.host_network == Some(true) && spec.host_users == Some(false));
@@ -132,6 +132,30 @@ impl Reading<'_> {
             } else if volume.ephemeral.is_some() {
                 let name = format!("{pod}-{}", volume.name.as_deref().unwrap_or(""));
                 claims.push(ClaimName { name: self.texts.get(&name), ephemeral: true });
+            }
+        }
+        claims.sort();
+        claims.dedup();
+        claims
+    }
+
+    /// Its claims on devices; the name of one that is made from a template stands in its status.
+    fn device_claims(&mut self, pod: &wire::Pod) -> Vec<ClaimName> {
+        let mut claims = Vec::new();
+        for entry in pod.spec.resource_claims.iter().flatten() {
+            if let Some(name) = &entry.resource_claim_name {
+                claims.push(ClaimName { name: self.texts.get(name), ephemeral: false });
+                continue;
+            }
+            let mut made = pod.status.resource_claim_statuses.iter().flatten();
+            match made.find(|made| made.name == entry.name) {
+                // Not made yet.
+                None => self.uncovered.push(DEVICE_CLAIM_UNKNOWN),
+                Some(made) => claims.extend(
+                    made.resource_claim_name
+                        .as_ref()
+                        .map(|name| ClaimName { name: self.texts.get(name), ephemeral: true }),
+                ),
             }
         }
         claims.sort();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gpu_autoscaler_model::{PolicyKind, StorageKind};
+use gpu_autoscaler_model::{DeviceKind, PolicyKind, StorageKind};
 
 use crate::decode::Kind;
 
@@ -19,13 +19,15 @@ pub enum Resource {
     OwnEvents,
     /// What says where volumes are or may be.
     Storage(StorageKind),
+    /// Claims on devices, and what offers them.
+    Devices(DeviceKind),
     /// One of our own kinds.
     Policies(PolicyKind),
 }
 
 impl Resource {
     /// Everything that the loop wants to know.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Nodes,
         Self::ActivePods,
         Self::DisruptionBudgets,
@@ -35,6 +37,9 @@ impl Resource {
         Self::Storage(StorageKind::Class),
         Self::Storage(StorageKind::Driver),
         Self::Storage(StorageKind::Node),
+        Self::Devices(DeviceKind::Claim),
+        Self::Devices(DeviceKind::Slice),
+        Self::Devices(DeviceKind::Class),
         Self::Policies(PolicyKind::AutoscalingPolicy),
         Self::Policies(PolicyKind::GpuSharingPolicy),
         Self::Policies(PolicyKind::GpuNodeConfig),
@@ -50,6 +55,7 @@ impl Resource {
             Self::DisruptionBudgets => Kind::PodDisruptionBudget,
             Self::OwnEvents => Kind::Event,
             Self::Storage(kind) => Kind::Storage(kind),
+            Self::Devices(kind) => Kind::Device(kind),
             Self::Policies(kind) => Kind::Policy(kind),
         }
     }
@@ -62,6 +68,9 @@ impl Resource {
             Self::DisruptionBudgets => "/apis/policy/v1/poddisruptionbudgets",
             Self::OwnEvents => "/api/v1/events",
             Self::Storage(kind) => storage_path(kind),
+            Self::Devices(DeviceKind::Claim) => "/apis/resource.k8s.io/v1/resourceclaims",
+            Self::Devices(DeviceKind::Slice) => "/apis/resource.k8s.io/v1/resourceslices",
+            Self::Devices(DeviceKind::Class) => "/apis/resource.k8s.io/v1/deviceclasses",
             Self::Policies(kind) => collection_of(kind),
         }
     }

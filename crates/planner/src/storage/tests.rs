@@ -1,9 +1,7 @@
-use gpu_autoscaler_model::{
-    ContainerState, Labels, NOT_COVERED, PodPhase, ResourceVersion, Resources, StorageNode,
-    Timestamp,
-};
+use gpu_autoscaler_model::{NOT_COVERED, PodPhase, StorageNode};
 
 use super::*;
+use crate::tests::seen_pod;
 
 const DRIVER: &str = "disk.csi.example";
 
@@ -52,26 +50,7 @@ fn driver() -> StorageDriver {
 
 fn pod(name: &str, node: Option<&str>, ephemeral: bool) -> Pod {
     let claims = vec![ClaimName { name: "c".into(), ephemeral }];
-    Pod {
-        uid: name.into(),
-        key: ObjectKey::new("team", name),
-        resource_version: ResourceVersion::new("1"),
-        created: Timestamp::EPOCH,
-        started: None,
-        node: node.map(Into::into),
-        phase: PodPhase::Pending,
-        deleting: false,
-        deletion_due: None,
-        containers: ContainerState::default(),
-        requests: Resources::default(),
-        labels: Labels::default(),
-        annotations: Labels::default(),
-        owner: None,
-        priority: 0,
-        gates: Vec::new(),
-        constraints: Arc::new(Constraints { claims, ..Constraints::default() }),
-        unschedulable: None,
-    }
+    seen_pod(name, node, Constraints { claims, ..Constraints::default() })
 }
 
 /// What a cluster has; tests change a part of it.

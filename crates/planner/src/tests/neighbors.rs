@@ -1,6 +1,6 @@
 //! Who may be whose neighbor: affinity, spread, ports, preferences, and what the check says.
 
-use gpu_autoscaler_model::{HostPort, NodeSelectorTerm, Operator, Requirement, SpreadConstraint};
+use gpu_autoscaler_model::{HostPort, SpreadConstraint};
 
 use super::*;
 

@@ -94,7 +94,7 @@ fn pods_that_wait_are_placed_together_and_a_refusal_says_what_would_make_it_fit(
     let expected = [
         "first: b",
         "second: NoRoom 0 of 2 nodes fit: 2 GPUs not shared in the way that is asked, or too few; \
-         it would fit on a node without: GPUs not shared in the way that is asked, or too few",
+         it would fit on a node of 8 GPUs, where no suitable one has more than 4",
     ];
     assert_eq!(fits(&outcome), expected);
     let says = outcome.view.waiting[1].scheduler_says.as_deref();

@@ -6,9 +6,14 @@ use serde_json::{Value, json};
 use super::*;
 
 fn read(spec: Value) -> Constraints {
-    let spec: wire::PodSpec = serde_json::from_value(spec).expect("well formed");
+    let pod = json!({"metadata": {"name": "pod"}, "spec": spec, "status": {
+        "resourceClaimStatuses": [
+            {"name": "made", "resourceClaimName": "pod-made-x"}, {"name": "none"},
+        ],
+    }});
+    let pod: wire::Pod = serde_json::from_value(pod).expect("well formed");
     let labels = Labels::new([("app".into(), "web".into()), ("hash".into(), "h1".into())]);
-    of_pod(&spec, "pod", &"team".into(), &labels, &mut Interner::<str>::default())
+    of_pod(&pod, &"team".into(), &labels, &mut Interner::<str>::default())
 }
 
 fn equals(key: &str, value: &str) -> Requirement {
@@ -208,5 +213,17 @@ fn claims_are_read_by_name_and_an_ephemeral_one_is_named_after_its_pod() {
     ]}));
     let claim = |name: &str, ephemeral| ClaimName { name: name.into(), ephemeral };
     assert_eq!(read.claims, [claim("c", false), claim("pod-scratch", true)]);
+    assert!(read.uncovered.is_empty(), "{:?}", read.uncovered);
+}
+
+#[test]
+fn device_claims_are_read_by_name_and_one_from_a_template_by_the_name_in_the_status() {
+    let read = read(json!({"resourceClaims": [
+        {"name": "shared", "resourceClaimName": "c"},
+        {"name": "made", "resourceClaimTemplateName": "t"},
+        {"name": "none", "resourceClaimTemplateName": "t"},
+    ]}));
+    let claim = |name: &str, ephemeral| ClaimName { name: name.into(), ephemeral };
+    assert_eq!(read.device_claims, [claim("c", false), claim("pod-made-x", true)]);
     assert!(read.uncovered.is_empty(), "{:?}", read.uncovered);
 }
