@@ -49,7 +49,7 @@ pub fn run(args: &LintArgs) -> Result<Exit> {
         let linted = lint::lint(&text).with_context(|| format!("read {name}"))?;
         if linted.ours == 0 {
             let others = linted.others;
-            eprintln!("warning: {name}: none of its {others} objects is of gpu-autoscaler.io");
+            eprintln!("warning: {name} holds no object of gpu-autoscaler.io, {others} of others");
         }
         for problem in linted.problems {
             lines.push_str(&format!("{name}: {problem}\n"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpu_autoscaler_k8s::api::{Api, ApiError};
+use gpu_autoscaler_k8s::api::{Api, ApiError, chain};
 use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::snapshot::{Snapshot, snapshot};
 use gpu_autoscaler_model::{Change, Node, PolicyKind, Timestamp};
@@ -77,18 +77,6 @@ fn skipped(because: &'static str) -> impl Iterator<Item = Check> {
         "prices",
     ];
     REST.into_iter().map(|check| Check::skipped(check, because))
-}
-
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 fn unreachable(cluster: &Cluster, error: &ApiError) -> Check {

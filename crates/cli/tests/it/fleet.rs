@@ -458,14 +458,12 @@ fn without_a_cluster_there_is_a_next_step() {
     expect![[r#"
         ! error: no `--kubeconfig`, nothing usable in `KUBECONFIG` or `~/.kube/config`, and not in a pod
         !   because: failed to read kubeconfig from '"/nonexistent/.kube/config"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status"], ""));
     expect![[r#"
         ! error: kubeconfig `absent` cannot be used
         !   because: failed to read kubeconfig from '"absent"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status", "--kubeconfig", "absent"], ""));
@@ -477,15 +475,15 @@ fn without_a_cluster_there_is_a_next_step() {
         .assert_eq(&run(&["status", "--kubeconfig", "kubeconfig.yaml", "--context", "prod"], ""));
     expect![[r#"
         ! error: list Nodes of cluster `lab` at http://127.0.0.1:1/
-        !   because: the API server cannot be reached for `/api/v1/nodes?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=290`: ServiceError: client error (Connect): client error (Connect): tcp connect error: Connection refused (os error 111)
+        !   because: the API server cannot be reached for `/api/v1/nodes?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=290`: ServiceError: client error (Connect): tcp connect error: Connection refused (os error 111)
         ! hint: `gpu-autoscaler doctor` says what is wrong with the way to the cluster
         = 1
     "#]].assert_eq(&run(&["optimize", "--kubeconfig", "kubeconfig.yaml"], ""));
     expect![[r#"
         ok       kubeconfig             cluster `lab` at http://127.0.0.1:1/
         failed   API server             http://127.0.0.1:1/: the API server cannot be reached for
-                                        `/version`: ServiceError: client error (Connect): client error
-                                        (Connect): tcp connect error: Connection refused (os error 111)
+                                        `/version`: ServiceError: client error (Connect): tcp connect error:
+                                        Connection refused (os error 111)
                next:                    is the address right, and is the VPN or the tunnel up?
         skipped  server version         not looked at: the API server does not answer
         skipped  clock                  not looked at: the API server does not answer

@@ -100,7 +100,7 @@ spec:
     "#]].assert_eq(&run(&["lint", "-f", "-"], policy));
     expect![[r#"
         []
-        ! warning: standard input: none of its 1 objects is of gpu-autoscaler.io
+        ! warning: standard input holds no object of gpu-autoscaler.io, 1 of others
         = 0
     "#]]
     .assert_eq(&run(&["lint", "-f", "-", "-o", "json"], "apiVersion: v1\nkind: Pod\n"));
