@@ -11,8 +11,10 @@ export CHRONOS_POLICY="$place/policy.yaml"
 unset CHRONOS_LEASE XDG_RUNTIME_DIR || true
 
 build() {
-    # $1: dev or release
-    if [ "$1" = release ]; then
+    # $1: dev or release; TOOL is one that is built already
+    if [ -n "${TOOL:-}" ]; then
+        built=$TOOL
+    elif [ "$1" = release ]; then
         cargo build --quiet --release -p chronos --manifest-path "$root/Cargo.toml"
         built=${CARGO_TARGET_DIR:-$root/target}/release/chronos
     else
@@ -25,12 +27,14 @@ build() {
 
 finish() {
     status=$?
+    # Nothing left to release is no failure of the script, and the rest has to be cleared all the same.
+    set +e
     if [ -n "${tool:-}" ]; then
         CHRONOS_PROGRAM=/bin/true "$tool" list --json 2>/dev/null |
             grep -o '"id":"[A-Za-z0-9_]*"' | cut -d'"' -f4 |
-            while read -r id; do "$tool" release --force "$id" >/dev/null 2>&1 || true; done
+            while read -r id; do "$tool" release --force "$id" >/dev/null 2>&1; done
     fi
-    [ -z "${helper:-}" ] || kill "$helper" 2>/dev/null || true
+    [ -z "${helper:-}" ] || kill "$helper" 2>/dev/null
     rm -rf "$place" ${memory:+"$memory"}
     exit "$status"
 }

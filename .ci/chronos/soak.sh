@@ -12,4 +12,4 @@ grep -q '^test result: ok' "$place/model.log"
 build dev
 export CHRONOS_FAKE_GPUS="count=4,memory=80GiB,checkpoint=yes"
 python3 "$root/.ci/chronos/soak.py" "$tool" "${SECS:-3600}" "$SEED" | tee "$place/real.log"
-{ grep -oE '(model|day): .*' "$place/model.log"; cat "$place/real.log"; } > "$results/soak-chronos.txt"
+{ grep -oE '(model|day): seed=.*' "$place/model.log"; cat "$place/real.log"; } > "$results/soak-chronos.txt"

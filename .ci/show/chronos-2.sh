@@ -1,6 +1,6 @@
 #!/bin/bash
 # Must show 2: the tool killed at every system call of five operations, and the model at TIMES
-# random kill points from SEED. POINTS is the number of system calls tried for each operation; 0,
+# random kill points from SEED, which takes ten minutes on two cores that are free. POINTS is the number of system calls tried for each operation; 0,
 # the default, is every one of them.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)

@@ -383,6 +383,9 @@ fn the_installer_takes_only_what_its_checksum_names() {
     let release = scratch.join("release");
     fs::create_dir(&release).expect("a new folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../install.sh");
+    let text = fs::read_to_string(&script).expect("committed");
+    let releases = format!("releases={}/releases\n", env!("CARGO_PKG_REPOSITORY"));
+    assert!(text.contains(&releases), "it takes releases from the repository: {releases}");
     let archive = format!("gpu-autoscaler-linux-{}.tar.gz", std::env::consts::ARCH);
     let folder = tests::command_line::binary().parent().expect("in a folder").display().to_string();
     let tar = std::process::Command::new("tar")

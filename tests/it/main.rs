@@ -6,6 +6,7 @@ mod chart;
 mod cli;
 mod control_plane;
 mod controller;
+mod documents;
 mod faults;
 mod history;
 mod metrics;

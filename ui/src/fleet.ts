@@ -31,6 +31,14 @@ export interface Cell {
 /** Readings older than this are not believed. */
 const STALE_MS = 90_000;
 
+/** How many findings there are of each kind, most first: `3 Idle, 1 Stuck`. */
+export function kinds(findings: Finding[]): string {
+  const counts = new Map<string, number>();
+  for (const { kind } of findings) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const sorted = [...counts].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1));
+  return sorted.map(([kind, count]) => `${count} ${kind}`).join(", ") || "none";
+}
+
 /** Groups devices and unmeasured GPUs by node and GPU, in the order of their names. */
 export function fleet(status: Status): FleetNode[] {
   const findings = new Map<string, Finding>();

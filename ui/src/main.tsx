@@ -1,6 +1,6 @@
 import { render } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { fleet } from "./fleet";
+import { fleet, kinds } from "./fleet";
 import { instant, money, monthly } from "./format";
 import { Heatmap } from "./heatmap";
 import type { Status } from "./status";
@@ -76,7 +76,6 @@ function App() {
 function Totals({ status }: { status: Status }) {
   const { totals } = status;
   const unknown = totals.gpus - totals.gpusMeasured;
-  const idle = status.findings.filter((finding) => finding.kind === "Idle").length;
   const unpriced = (count: number, what: string) =>
     count > 0 ? `${count} ${what}${count === 1 ? "" : "s"} without a known price` : null;
   return (
@@ -85,7 +84,7 @@ function Totals({ status }: { status: Status }) {
         note={`${totals.gpuNodes} nodes${unknown > 0 ? `, ${unknown} unknown` : ", all measured"}`} />
       <Total name="Requested" value={totals.gpusRequested} note="GPUs, slices and parts" />
       <Total name="Wasteful pods" value={status.findings.length}
-        note={`${idle} idle, ${status.findings.length - idle} underutilized`} />
+        note={kinds(status.findings)} />
       <Total name="Cost per hour" value={money(totals.costPerHour)}
         note={unpriced(totals.nodesUnpriced, "node") ?? `${monthly(totals.costPerHour)} in 720 h`} />
       <Total name="Could save per hour" value={money(totals.savingPerHour)} strong

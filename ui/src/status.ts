@@ -35,7 +35,10 @@ export interface Finding {
   owner: string | null;
   devices: string[];
   model: string | null;
-  usage: Usage;
+  /** Null for a pod that never ran. */
+  usage: Usage | null;
+  /** Why it does not run or end. */
+  stuck: string | null;
   score: { total: number; compute: number; memory: number | null };
   reclaimable: number | null;
   savingPerHour: Amount | null;

@@ -15,8 +15,8 @@ const COLUMNS: Column[] = [
   { id: "pod", title: "Pod", number: false, by: (f) => `${f.namespace}/${f.pod}` },
   { id: "node", title: "Node", number: false, by: (f) => f.node },
   { id: "gpus", title: "GPUs", number: true, by: (f) => f.devices.length },
-  { id: "compute", title: "Compute", number: true, by: (f) => f.usage.activityMean },
-  { id: "memory", title: "Memory", number: true, by: (f) => f.usage.fbMean ?? -1 },
+  { id: "compute", title: "Compute", number: true, by: (f) => f.usage?.activityMean ?? -1 },
+  { id: "memory", title: "Memory", number: true, by: (f) => f.usage?.fbMean ?? -1 },
   { id: "score", title: "Score", number: true, by: (f) => f.score.total },
   { id: "since", title: "For", number: true, by: (f) => -Date.parse(f.since) },
   { id: "saves", title: "Saves/h", number: true, by: (f) => Number(f.savingPerHour?.amount ?? -1) },
@@ -55,7 +55,7 @@ export function Findings({ status, choose }: { status: Status; choose: (id: stri
       </div>
       {rows.length === 0 ? <p class="empty">No pod wastes its GPUs.</p> : (
         <div class="scroll" role="region" aria-label="Table of waste" tabIndex={0}>
-          <table>
+          <table class="waste-table">
             <thead>
               <tr>
                 {COLUMNS.map((column) => (
@@ -69,15 +69,15 @@ export function Findings({ status, choose }: { status: Status; choose: (id: stri
             <tbody>
               {rows.slice(0, all ? rows.length : SHOWN).map((f) => (
                 <tr key={`${f.uid} ${f.kind}`}>
-                  <td><span class={`tag ${f.kind.toLowerCase()}`}>{f.kind}</span></td>
+                  <td><span class={`tag ${f.kind.toLowerCase()}`} title={f.stuck ?? undefined}>{f.kind}</span></td>
                   <td class="pod"><span class="muted">{f.namespace}/</span>{f.pod}</td>
                   <td>
                     <button type="button" class="link"
                       onClick={() => choose(`${f.node} ${f.devices[0] ?? ""}`)}>{f.node}</button>
                   </td>
                   <td class="number">{f.devices.length}</td>
-                  <td class="number" title={f.usage.activitySource}>{percent(f.usage.activityMean)}</td>
-                  <td class="number">{percent(f.usage.fbMean)}</td>
+                  <td class="number" title={f.usage?.activitySource}>{percent(f.usage?.activityMean ?? null)}</td>
+                  <td class="number">{percent(f.usage?.fbMean ?? null)}</td>
                   <td class="number">{Math.round(f.score.total)}</td>
                   <td class="number">{status.at ? ago(f.since, status.at) : "–"}</td>
                   <td class="number">{money(f.savingPerHour)}</td>

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { buildSync } from "esbuild";
 
 const bundled = buildSync({ entryPoints: ["src/fleet.ts"], bundle: true, write: false, format: "esm" });
-const { fleet } = await import(`data:text/javascript,${encodeURIComponent(bundled.outputFiles[0].text)}`);
+const { fleet, kinds } = await import(`data:text/javascript,${encodeURIComponent(bundled.outputFiles[0].text)}`);
 
 const AT = "2026-01-05T08:30:00Z";
 const device = (node, device, holders, more) => ({
@@ -42,4 +42,10 @@ test("GPU instances share a GPU by their slices, and findings find their instanc
   const [node] = fleet(status([a, b], [], [finding]));
   assert.equal(node.gpus.length, 1);
   assert.deepEqual(node.gpus[0].cells.map((cell) => [cell.slices, cell.finding?.kind ?? null]), [[3, "Idle"], [2, null]]);
+});
+
+test("every kind of waste is counted as what it is", () => {
+  const found = ["Idle", "Stuck", "MemoryHeld", "Idle", "MemoryHeld", "Idle"].map((kind) => ({ kind }));
+  assert.equal(kinds(found), "3 Idle, 2 MemoryHeld, 1 Stuck");
+  assert.equal(kinds([]), "none");
 });

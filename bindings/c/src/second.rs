@@ -1,11 +1,11 @@
 //! The second interface: what the first one cannot say, with versions and sizes.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_void};
 use std::os::fd::IntoRawFd;
 
 use chronos::api::{Order, Reply};
 use chronos::cli::views;
-use chronos::lease::{Binding, Choice, Lease, MemoryAsk, OnExpire, Priority, Request};
+use chronos::lease::{Binding, Choice, Lease, MemoryAsk, OnExpire, Priority, Request, WarnSignal};
 use chronos::os::session::lease_id;
 use chronos::os::{Session, clock, supervise};
 use chronos::quantity::{Ppm, Span};
@@ -35,8 +35,45 @@ pub struct Request1 {
     priority: i32,
     on_expire: i32,
     name: *const c_char,
-    detached: c_int,
-    reserved: c_int,
+    detached: i32,
+    reserved: i32,
+    // Since the second size; a struct of the first ends before here.
+    warn_ms: u64,
+    warn_signal: i32,
+    reserved_2: i32,
+}
+
+/// Bytes of the struct as it was first.
+const FIRST_SIZE: usize = std::mem::offset_of!(Request1, warn_ms);
+
+/// No version of the struct will be larger; what says that it is, is not initialized.
+const SIZE_MAX: usize = 4_096;
+
+/// The struct that `request` points to, of whichever version: fields that an older one lacks are
+/// zero, and a newer one must not use fields that this library does not know.
+///
+/// # Safety
+/// `request` is null or points to a struct of the size that it says.
+unsafe fn sized(request: *const Request1) -> Result<Request1, Failure> {
+    // SAFETY: the first field is there in every version of the struct.
+    let size = unsafe { request.cast::<u32>().as_ref() };
+    let size = *size.ok_or(Failure::new("the request is NULL"))? as usize;
+    if !(FIRST_SIZE..=SIZE_MAX).contains(&size) {
+        let message = format!("struct_size {size} is not from {FIRST_SIZE} to {SIZE_MAX}");
+        return Err(bad(message));
+    }
+    let known = std::mem::size_of::<Request1>().min(size);
+    let mut given = std::mem::MaybeUninit::<Request1>::zeroed();
+    // SAFETY: both are at least `known` bytes long; a request of zeros is valid.
+    let (given, beyond) = unsafe {
+        std::ptr::copy_nonoverlapping(request.cast::<u8>(), given.as_mut_ptr().cast(), known);
+        let beyond = std::slice::from_raw_parts(request.cast::<u8>().add(known), size - known);
+        (given.assume_init(), beyond)
+    };
+    if beyond.iter().any(|byte| *byte != 0) {
+        return Err(bad(format!("this library knows {known} bytes of a request, not {size}")));
+    }
+    Ok(given)
 }
 
 fn bad(message: String) -> Failure {
@@ -52,6 +89,17 @@ fn millis(number: u64) -> Result<Option<Span>, Failure> {
     span.map(Some).ok_or_else(|| bad(format!("{number} ms are more than a year")))
 }
 
+fn warn_signal(number: i32) -> Result<Option<WarnSignal>, Failure> {
+    Ok(Some(match number {
+        0 => return Ok(None),
+        1 => WarnSignal::Usr1,
+        2 => WarnSignal::Usr2,
+        3 => WarnSignal::Hup,
+        4 => WarnSignal::Int,
+        other => return Err(bad(format!("warn_signal {other} is none of 0 to 4"))),
+    }))
+}
+
 fn part(ppm: u32) -> Result<Option<Ppm>, Failure> {
     if ppm == 0 {
         return Ok(None);
@@ -65,14 +113,8 @@ unsafe fn read(
     session: &mut Session,
     request: *const Request1,
 ) -> Result<(Request, Request1), Failure> {
-    // SAFETY: the first field is there in every version of the struct.
-    let size =
-        unsafe { request.cast::<u32>().as_ref() }.ok_or(Failure::new("the request is NULL"))?;
-    if (*size as usize) < std::mem::size_of::<Request1>() {
-        return Err(bad(format!("a request of {size} bytes is older than this library")));
-    }
-    // SAFETY: it is at least as long as ours.
-    let given = unsafe { *request };
+    // SAFETY: as the caller promises.
+    let given = unsafe { sized(request)? };
     // SAFETY: as the caller promises.
     let (gpus, name) = unsafe { (optional(given.gpus, "gpus")?, optional(given.name, "name")?) };
     let known = session.host().gpus()?;
@@ -89,6 +131,10 @@ unsafe fn read(
         (_, Some(_)) => return Err(bad("memory is given twice".to_owned())),
     };
     let defaults = wanted::Defaults::of(&session.settings().config);
+    let (warn, warn_signal) = (millis(given.warn_ms)?, warn_signal(given.warn_signal)?);
+    if warn_signal.is_some() && warn.is_none() {
+        return Err(bad("a warn_signal without warn_ms".to_owned()));
+    }
     let request = Request {
         choice,
         memory,
@@ -107,8 +153,8 @@ unsafe fn read(
             other => return Err(bad(format!("on_expire {other} is none of 0, 1, 2"))),
         },
         grace: millis(given.grace_ms)?.unwrap_or(defaults.grace),
-        warn: defaults.warn,
-        warn_signal: None,
+        warn: warn.or(defaults.warn),
+        warn_signal,
         name: name.map(str::to_owned),
         reservation: None,
     };
@@ -384,9 +430,11 @@ pub unsafe extern "C" fn chronos_v1_suggest_json(
                 let (request, _) = unsafe { read(session, request)? };
                 Ok(session.ask(&Order::Suggest { request })?)
             })?;
-            let Reply::Suggested { start, parts } = reply else { return Err(Failure::of(reply)) };
+            let Reply::Suggested { start, parts, preempts } = reply else {
+                return Err(Failure::of(reply));
+            };
             // SAFETY: as the caller promises.
-            unsafe { give(out, &views::suggestion(start, &parts, &[])) }
+            unsafe { give(out, &views::suggestion(start, &parts, &preempts, &[])) }
         },
     )
 }

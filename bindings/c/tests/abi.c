@@ -2,6 +2,7 @@
 #include <chronos/chronos_c.h>
 #include <math.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,13 +27,17 @@ _Static_assert(CHRONOS_MODE_CONCURRENT == 0 && CHRONOS_MODE_TIME_SLICED == 1 &&
                    CHRONOS_MODE_STUB == 2,
                "a mode has another number");
 #if UINTPTR_MAX == UINT64_MAX
-_Static_assert(sizeof(chronos_v1_request) == 80, "chronos_v1_request has another size");
+_Static_assert(sizeof(chronos_v1_request) == 96, "chronos_v1_request has another size");
 FIELD(chronos_v1_request, gpus, 8, 8);
 FIELD(chronos_v1_request, memory_bytes, 16, 8);
 FIELD(chronos_v1_request, duration_ms, 32, 8);
 FIELD(chronos_v1_request, priority, 56, 4);
 FIELD(chronos_v1_request, name, 64, 8);
 FIELD(chronos_v1_request, detached, 72, 4);
+FIELD(chronos_v1_request, reserved, 76, 4);
+FIELD(chronos_v1_request, warn_ms, 80, 8);
+FIELD(chronos_v1_request, warn_signal, 88, 4);
+FIELD(chronos_v1_request, reserved_2, 92, 4);
 #endif
 
 /* The functions, by their exact types: a change does not compile. */
@@ -197,6 +202,68 @@ static void the_second_interface(ChronosPartitionerHandle h) {
     CHECK(chronos_release_partition(h, id) == 0);
 }
 
+/* A program that was compiled with fewer fields, and one with more than this library has. */
+static void a_request_of_another_size(ChronosPartitionerHandle h) {
+    char *json = NULL;
+    struct {
+        chronos_v1_request known;
+        uint64_t unknown;
+    } newer = {.known = {.struct_size = sizeof newer, .gpus = "1", .memory_ppm = 1}, .unknown = 0};
+    CHECK(chronos_v1_suggest_json(h, &newer.known, &json) == 0);
+    chronos_v1_free(json);
+    newer.unknown = 1;
+    CHECK(chronos_v1_suggest_json(h, &newer.known, &json) == -2);
+    CHECK(strstr(chronos_get_last_error(), "knows 96 bytes of a request, not 104") != NULL);
+    /* What lies behind an older one means nothing. */
+    chronos_v1_request older = {.struct_size = 80, .memory_ppm = 1, .warn_signal = 77};
+    CHECK(chronos_v1_suggest_json(h, &older, &json) == 0);
+    chronos_v1_free(json);
+    older.struct_size = 79;
+    CHECK(chronos_v1_suggest_json(h, &older, &json) == -2);
+    older.struct_size = 4097;
+    CHECK(chronos_v1_suggest_json(h, &older, &json) == -2);
+}
+
+static int warned[2];
+
+static void on_warning(int signal) {
+    char byte = signal == SIGUSR2 ? 'w' : '?';
+    _exit(write(warned[1], &byte, 1) == 1 ? 0 : 1);
+}
+
+/* The signal comes to a process of the partition, 59.9 s before its deadline. */
+static void a_job_is_warned(ChronosPartitionerHandle h) {
+    CHECK(pipe(warned) == 0);
+    signal(SIGUSR2, on_warning);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0)
+        for (;;)
+            pause();
+    signal(SIGUSR2, SIG_DFL);
+    chronos_v1_request request = {.struct_size = sizeof request, .duration_ms = 60000,
+                                  .warn_ms = 59900, .warn_signal = 2, .detached = 1};
+    char *json = NULL, id[64], byte = 0;
+    CHECK(chronos_v1_create(h, &request, &json) == 0);
+    CHECK(strstr(json, "\"warnSeconds\":59.9") && strstr(json, "\"warnSignal\":\"usr2\""));
+    CHECK(sscanf(strstr(json, "\"id\":\"") + 6, "%63[A-Za-z0-9_]", id) == 1);
+    chronos_v1_free(json);
+    CHECK(chronos_v1_attach(h, id, child) == 0);
+    struct pollfd heard = {.fd = warned[0], .events = POLLIN};
+    for (int tries = 0; poll(&heard, 1, 20) == 0; tries++)
+        CHECK(tries < 1000 && count(h) == 1); /* whoever looks gives the warning */
+    CHECK(read(warned[0], &byte, 1) == 1 && byte == 'w');
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(close(warned[0]) == 0 && close(warned[1]) == 0);
+    CHECK(chronos_release_partition(h, id) == 0);
+    request.warn_signal = 5;
+    CHECK(chronos_v1_create(h, &request, &json) == -2);
+    request.warn_signal = 1;
+    request.warn_ms = 0;
+    CHECK(chronos_v1_create(h, &request, &json) == -2); /* a signal without a warning */
+}
+
 int main(void) {
     ChronosPartitionerHandle h = f1();
     CHECK(h != NULL);
@@ -207,6 +274,8 @@ int main(void) {
     bad_input_is_refused(h);
     it_expires(h);
     the_second_interface(h);
+    a_request_of_another_size(h);
+    a_job_is_warned(h);
     processes_do_not_collide(h);
     f2(h);
     printf("c: ok\n");

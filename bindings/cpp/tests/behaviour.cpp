@@ -52,7 +52,14 @@ int main() {
     gang.gpus = "0,1";
     gang.memoryFraction = 0.5;
     gang.name = "gang";
-    CHECK(partitioner.create(gang).find("\"index\":1") != std::string::npos);
+    gang.warn = std::chrono::minutes(5);
+    gang.warnSignal = 3;
+    const auto lease = partitioner.create(gang);
+    CHECK(lease.find("\"index\":1") != std::string::npos);
+    CHECK(lease.find("\"warnSeconds\":300.0,\"warnSignal\":\"hup\"") != std::string::npos);
+    gang.warnSignal = 9;
+    CHECK(code([&] { partitioner.create(gang); }) == -2);
+    gang.warnSignal = 0;
     gang.memoryFraction = 0.75;
     CHECK(code([&] { partitioner.create(gang); }) == -73);
     CHECK(partitioner.suggest(gang).find("startsInSeconds") != std::string::npos);

@@ -31,6 +31,7 @@ __all__ = [
 _MODES = {0: "concurrent", 1: "time_sliced", 2: "stub"}
 _PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 _EXPIRIES = {"term": 0, "suspend": 1, "notify": 2}
+_SIGNALS = {None: 0, "usr1": 1, "usr2": 2, "hup": 3, "int": 4}
 
 
 class ChronosError(RuntimeError):
@@ -232,8 +233,14 @@ class Partitioner:
         on_expire: str = "term",
         name: Optional[str] = None,
         detached: bool = False,
+        warn: float = 0,
+        warn_signal: Optional[str] = None,
     ) -> Partition:
-        """Takes parts of several GPUs, waits for them, and all else that `chronos create` can."""
+        """Takes parts of several GPUs, waits for them, and all else that `chronos create` can.
+
+        ``warn`` seconds before the deadline every process in it gets ``warn_signal``: ``usr1``,
+        ``usr2``, ``hup`` or ``int``.
+        """
         wanted = _wanted(locals())
         lease = self._text("chronos_v1_create", ctypes.byref(wanted))
         return Partition(self, lease["id"], lease)
@@ -369,6 +376,8 @@ _DEFAULTS = {
     "on_expire": "term",
     "name": None,
     "detached": False,
+    "warn": 0,
+    "warn_signal": None,
 }
 
 
@@ -405,6 +414,8 @@ def _wanted(given: dict) -> _library.Request:
         on_expire=_EXPIRIES[given["on_expire"]],
         name=given["name"].encode() if given["name"] else None,
         detached=int(given["detached"]),
+        warn_ms=_millis(given["warn"]),
+        warn_signal=_SIGNALS[given["warn_signal"]],
     )
 
 

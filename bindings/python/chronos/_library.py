@@ -53,6 +53,9 @@ class Request(ctypes.Structure):
         ("name", c_char_p),
         ("detached", c_int32),
         ("reserved", c_int32),
+        ("warn_ms", c_uint64),
+        ("warn_signal", c_int32),
+        ("reserved_2", c_int32),
     ]
 
 

@@ -70,6 +70,14 @@ class Behaviour(unittest.TestCase):
             while self.partitioner.list():
                 pass
 
+    def test_a_warning_and_its_signal(self):
+        with self.partitioner.request(memory=0.1, warn=300, warn_signal="int") as partition:
+            lease = self.partitioner._find(partition.partition_id)
+            self.assertEqual((lease["warnSeconds"], lease["warnSignal"]), (300, "int"))
+        with self.assertRaises(chronos.ChronosError) as refused:
+            self.partitioner.request(memory=0.1, warn_signal="hup")
+        self.assertEqual(refused.exception.code, -2)
+
     def test_gangs_and_the_queue(self):
         with self.partitioner.request(gpus=[0, 1], memory=0.8, duration=60) as gang:
             self.assertEqual(gang.devices, [0, 1])

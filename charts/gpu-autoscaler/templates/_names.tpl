@@ -60,9 +60,13 @@ http://prometheus-operated:9090
 {{- end -}}
 {{- end -}}
 
-{{/* The port in the address of Prometheus. */}}
 {{- define "gpu-autoscaler.prometheusPort" -}}
-{{- $url := urlParse (include "gpu-autoscaler.prometheusURL" .) -}}
+{{- include "gpu-autoscaler.portOf" (include "gpu-autoscaler.prometheusURL" .) -}}
+{{- end -}}
+
+{{/* The port of an address, which may be that of its scheme. Input: URL. */}}
+{{- define "gpu-autoscaler.portOf" -}}
+{{- $url := urlParse . -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
 {{- $port | default (eq $url.scheme "https" | ternary "443" "80") -}}
 {{- end -}}

@@ -129,6 +129,29 @@ mod tests {
     }
 
     #[test]
+    fn heat_in_just_half_of_the_window_is_found() {
+        let mut half = ThrottleWindow::default();
+        for reading in 0..20 {
+            let hot =
+                [ThrottleReasons::HW_THERMAL, ThrottleReasons::GPU_IDLE][reading as usize % 2];
+            half.push(at(reading * 30), hot, &Thresholds::published());
+        }
+        assert_eq!(
+            faults(&half, HardwareReading::default()),
+            ["clocks held down in 50.0 % of the window: hardware thermal slowdown"]
+        );
+    }
+
+    #[test]
+    fn one_error_that_could_not_be_corrected_is_enough() {
+        let of =
+            |count| HardwareReading { ecc_uncorrected: Some(count), ..HardwareReading::default() };
+        let quiet = ThrottleWindow::default();
+        assert!(faults(&quiet, of(0)).is_empty());
+        assert_eq!(faults(&quiet, of(1)).len(), 1);
+    }
+
+    #[test]
     fn full_load_at_the_power_limit_is_no_fault() {
         let capped =
             window(10, ThrottleReasons::SW_POWER_CAP.union(ThrottleReasons::APPLICATIONS_CLOCKS));

@@ -1,9 +1,10 @@
 //! Windows of samples turned into findings of waste.
 //!
 //! In: the samples of one pod's devices, and what is kept of the past. Out: what the pod made of
-//! them ([`usage`]) or why that is not known, whether it is waste ([`judge`]), what would be enough
-//! ([`advise`]), which devices need a look ([`hardware_faults`]), and the past with the present
-//! added to it ([`count`]); whether two exporters of one device [`contradict`] each other.
+//! them ([`usage`]) or why that is not known, whether it is waste ([`judge`], by the questions of
+//! [`Rule`]), what would be enough ([`advise`]), which devices need a look ([`hardware_faults`]),
+//! and the past with the present added to it ([`count`]); whether two exporters of one device
+//! [`contradict`] each other.
 //!
 //! # Invariants
 //! - Unknown is neither idle nor busy: what was not observed long enough accuses nobody.
@@ -22,7 +23,7 @@ pub use advice::{Holding, Part, advise};
 pub use agreement::contradict;
 pub use hardware::{ThrottleWindow, hardware_faults};
 pub use history::{count, stretch};
-pub use verdict::{Judgement, judge, reclaimable, waste_score};
+pub use verdict::{Judgement, Measured, Rule, judge, reclaimable, waste_score};
 pub use window::{Held, Reading, Window, usage};
 
 use std::time::Duration;
@@ -74,5 +75,21 @@ impl Thresholds {
             memory_margin: Ratio::new(0.1).expect("a tenth is a ratio"),
             score_above: 50.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What users were told: below 50 % for more than 5 minutes over a 10-minute window, pods
+    /// younger than 5 minutes left alone, announced above a score of 50.
+    #[test]
+    fn the_published_thresholds_are_those_that_were_published() {
+        let limits = Thresholds::published();
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        assert_eq!((limits.window, limits.observed_min), (minutes(10), minutes(5)));
+        assert_eq!((limits.pod_age_min, limits.score_above), (minutes(5), 50.0));
+        assert_eq!(limits.busy_from.as_percent(), 50.0);
     }
 }

@@ -393,6 +393,47 @@ mod tests {
     }
 
     #[test]
+    fn observed_just_long_enough_is_known() {
+        let windows = [window((0..=30).map(|i| reading(i * 10, 0.3)))];
+        assert_eq!(judge(&windows, 300).map(|usage| usage.observed_secs), Ok(300));
+        // As far apart as is allowed.
+        let windows = [window((0..=6).map(|i| reading(i * 90, 0.3)))];
+        assert_eq!(judge(&windows, 540).map(|usage| usage.observed_secs), Ok(540));
+    }
+
+    #[test]
+    fn the_device_observed_least_decides_what_is_known() {
+        let long = window((0..=60).map(|i| reading(i * 10, 0.9)));
+        let short = window((36..=60).map(|i| reading(i * 10, 0.9)));
+        let too_short = Err(UnknownReason::TooShort { observed_secs: 240, needed_secs: 300 });
+        assert_eq!(judge(&[long.clone(), short.clone()], 600), too_short);
+        assert_eq!(judge(&[short, long], 600), too_short);
+    }
+
+    #[test]
+    fn a_device_is_touched_above_one_percent() {
+        let at_most = |activity| window((0..=60).map(|i| reading(i * 10, activity)));
+        let touched = |activity| judge(&[at_most(activity)], 600).expect("known").touched;
+        assert_eq!((touched(0.01), touched(0.0101)), (0, 1));
+    }
+
+    #[test]
+    fn framebuffer_within_a_hundredth_is_preallocated_and_the_smallest_device_counts() {
+        let varying = |mib: u64, total: u64| {
+            window((0..=60).map(|i| Reading {
+                fb_used: Bytes::from_mib(1000 - (i % 2) * mib),
+                fb_total: Bytes::from_mib(total),
+                ..reading(i * 10, 0.3)
+            }))
+        };
+        let of = |windows: &[Window]| judge(windows, 600).expect("known");
+        assert!(of(&[varying(10, 4000)]).preallocated);
+        assert!(!of(&[varying(11, 4000)]).preallocated);
+        let mixed = of(&[varying(0, 4000), varying(0, 2000), varying(0, 8000)]);
+        assert_eq!(mixed.fb_total, Bytes::from_mib(2000));
+    }
+
+    #[test]
     fn no_reading_is_unknown() {
         assert_eq!(judge(&[], 0), Err(UnknownReason::NeverMeasured));
         assert_eq!(judge(&[Window::default()], 0), Err(UnknownReason::NeverMeasured));

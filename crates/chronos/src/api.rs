@@ -87,8 +87,22 @@ pub enum Order {
         /// Which.
         id: ReservationId,
     },
+    /// Try again to suspend others for an urgent request that waits.
+    Preempt {
+        /// Which.
+        id: LeaseId,
+    },
     /// Do whatever is due.
     Settle,
+}
+
+/// A lease that would be suspended for another.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Victim {
+    /// Which.
+    pub id: LeaseId,
+    /// Its owner's login name.
+    pub user: String,
 }
 
 /// What became of it.
@@ -128,6 +142,9 @@ pub enum Reply {
         start: Span,
         /// On what.
         parts: Vec<Part>,
+        /// Who would be suspended for it.
+        #[serde(default)]
+        preempts: Vec<Victim>,
     },
     /// It is done, and there is nothing to say about it.
     Done,

@@ -96,6 +96,9 @@ pub enum Event {
         /// The process that lets its processes run.
         #[serde(default)]
         by: Option<ProcessId>,
+        /// When.
+        #[serde(default)]
+        at: Boottime,
     },
     /// A process is about to stop or start the processes of the lease.
     Moving {
@@ -351,6 +354,10 @@ impl Book {
             }
             (Event::Ending { reason, kill_at, .. }, Phase::Active | Phase::Suspended { .. }) => {
                 let (reason, kill_at, holds) = (*reason, *kill_at, lease.holds_until().is_some());
+                if let (Phase::Suspended { left, .. }, false) = (&lease.phase, holds) {
+                    // What was left of its time is not used any more.
+                    lease.deadline = lease.deadline.before(*left);
+                }
                 lease.phase = Phase::Ending { reason, kill_at, told: false, holds };
                 self.tickets.remove(id);
             }
@@ -363,8 +370,13 @@ impl Book {
                 lease.mover = None;
                 lease.phase = Phase::Suspended { holds: *holds, until: *until, left: *left };
             }
-            (Event::Resumed { deadline, by, .. }, Phase::Suspended { .. }) => {
+            (Event::Resumed { deadline, by, at, .. }, Phase::Suspended { holds, left, .. }) => {
+                if !*holds {
+                    let suspended = lease.deadline.before(*left);
+                    lease.idle = lease.idle.plus(at.since(suspended));
+                }
                 lease.phase = Phase::Active;
+                lease.running_since = *at;
                 lease.mover = by.clone();
                 lease.warned = false;
                 lease.deadline = *deadline;
@@ -420,9 +432,7 @@ impl Book {
 
 /// GPU-seconds that a lease has used up to `now`: time held times the larger of its two shares.
 ///
-/// A suspended lease that holds no memory uses nothing, but its earlier time is not forgotten:
-/// the difference is below what fair share can tell apart, so it is counted until suspension by
-/// the deadline it had.
+/// A suspended lease that holds no memory uses nothing; its earlier time is not forgotten.
 pub fn gpu_secs(lease: &Lease, now: Boottime) -> f64 {
     let until = match lease.phase {
         Phase::Suspended { holds: false, left, .. } => lease.deadline.before(left),
@@ -431,7 +441,7 @@ pub fn gpu_secs(lease: &Lease, now: Boottime) -> f64 {
     };
     let share: f64 =
         lease.parts.iter().map(|p| p.fraction.max(p.compute.unwrap_or_default()).as_f64()).sum();
-    until.since(lease.granted).as_secs_f64() * share
+    (until.since(lease.granted).as_secs_f64() - lease.idle.as_secs_f64()).max(0.0) * share
 }
 
 /// The serial that follows the one in an id; 0 for ids of another form.

@@ -18,6 +18,7 @@ use crate::journal::{self, JournalError};
 use crate::lease::{Binding, Gpu, Lease, LeaseId, Phase, Priority, ProcessId, Request, Ticket};
 use crate::planner::{self, Planned, Verdict};
 use crate::policy::{self, Caller, Limits, Policy};
+use crate::preemption::Preemption;
 use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
 use crate::world::{Mark, Room, World};
@@ -64,6 +65,15 @@ pub enum Answer {
     Granted(Box<Lease>),
     /// In the queue, with the earliest start it is promised.
     Waiting(Box<Ticket>, Option<Span>),
+}
+
+/// What would become of a request.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Suggestion {
+    /// Without suspending anybody.
+    pub verdict: Verdict,
+    /// What is sooner, by suspending others.
+    pub preemption: Option<Preemption>,
 }
 
 /// What is asked for, by whom it is kept, and how long it may wait.
@@ -435,8 +445,7 @@ impl<W: World> Engine<W> {
             let event = if !waits {
                 Event::Left { id }
             } else if ticket.resumes {
-                let deadline = now.boot.after(ticket.request.duration);
-                self.resume_fenced(&ticket, deadline)?
+                self.resume_fenced(&ticket, now)?
             } else {
                 Event::Granted(Box::new(self.grant(&ticket, parts, now)?))
             };
@@ -476,6 +485,8 @@ impl<W: World> Engine<W> {
             binding: ticket.binding,
             mover: None,
             warned: false,
+            running_since: now.boot,
+            idle: Span::ZERO,
         };
         lease.fenced = self.world.fence(&lease).map_err(Error::World)?;
         Ok(lease)
@@ -485,13 +496,20 @@ impl<W: World> Engine<W> {
     ///
     /// # Errors
     /// [`Error::Refused`] when policy forbids it.
-    pub fn suggest(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Verdict, W> {
+    pub fn suggest(&mut self, caller: &Caller, rules: &Policy, wish: &Wish) -> Done<Suggestion, W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         self.peek()?;
         let now = self.world.now();
         self.allowed(caller, rules.limits(caller).as_ref(), &wish.request, &gpus, now)?;
         let ticket = self.ticket(caller, wish, now);
-        self.foresee(&gpus, now, &[], &ticket)
+        let verdict = self.foresee(&gpus, now, &[], &ticket)?;
+        let preemption = match &verdict {
+            Verdict::Later { start, .. } => {
+                self.preemption(&ticket, Some(start.since(now.boot)))?
+            }
+            Verdict::Now(_) | Verdict::Never(_) => None,
+        };
+        Ok(Suggestion { verdict, preemption })
     }
 
     pub(crate) fn owned(&self, caller: &Caller, id: &LeaseId) -> Result<&Lease, Refusal> {

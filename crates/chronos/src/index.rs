@@ -25,7 +25,7 @@ use crate::world::Mark;
 pub const LINES: usize = 128;
 
 /// Changes with the form of anything that is in an index; the test `the_layout_is_known` says when.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 const MAGIC: [u8; 8] = *b"chronos\x01";
 

@@ -80,6 +80,8 @@ fn lease(number: u64, full: bool) -> Lease {
         fenced: full,
         binding: Binding::Deadline,
         mover: full.then(|| process(8)),
+        running_since: Boottime::from_nanos(6),
+        idle: Span::ZERO,
         warned: full,
     }
 }
@@ -130,7 +132,7 @@ fn a_damaged_index_is_not_used() {
 #[test]
 fn the_layout_is_known() {
     let bytes = write(&small(), MARK, 6);
-    assert_eq!((LAYOUT, crc32c(&bytes[HEAD..])), (3, 0x4b4d_12bf));
+    assert_eq!((LAYOUT, crc32c(&bytes[HEAD..])), (4, 0x66a3_eaa9));
 }
 
 /// Tickets come and go; from time to time the queue is packed. It always holds the same tickets,

@@ -330,8 +330,6 @@ pub enum EndReason {
     Released,
     /// The job that it was granted for is over.
     Finished,
-    /// A more urgent lease took its place.
-    Preempted,
     /// It was suspended for longer than a suspended lease may last.
     SuspendedTooLong,
     /// The machine was restarted.
@@ -344,7 +342,6 @@ impl fmt::Display for EndReason {
             Self::Expired => "expired",
             Self::Released => "released",
             Self::Finished => "finished",
-            Self::Preempted => "preempted",
             Self::SuspendedTooLong => "suspended too long",
             Self::Rebooted => "rebooted",
         })
@@ -387,6 +384,12 @@ pub struct Lease {
     /// Whether the warning before this deadline was given.
     #[serde(default)]
     pub warned: bool,
+    /// Since when it runs: its grant, or the last time that it was resumed.
+    #[serde(default)]
+    pub running_since: Boottime,
+    /// How long it was suspended without memory on the GPU, up to `running_since`: no usage.
+    #[serde(default)]
+    pub idle: Span,
 }
 
 /// What a lease outlives.

@@ -89,6 +89,8 @@ fn lease(number: u64, on: &Gpu, memory: u64, deadline: u64) -> Lease {
         binding: Binding::Deadline,
         mover: None,
         warned: false,
+        running_since: Boottime::default(),
+        idle: Span::ZERO,
     }
 }
 

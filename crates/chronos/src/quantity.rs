@@ -164,6 +164,12 @@ impl Span {
         self.0.div_ceil(NANOS)
     }
 
+    /// Both, one after the other. Saturates at 584 years.
+    #[must_use]
+    pub const fn plus(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
     /// Seconds with their fraction, for statistics and display.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / NANOS as f64
@@ -201,6 +207,14 @@ impl Span {
         // In range by the test above.
         let nanos = (total * NANOS as f64).round() as u64;
         if nanos == 0 { Err(refused()) } else { Ok(Self(nanos)) }
+    }
+
+    /// As [`Span::parse`], where no time at all means something as well: `0` and `0s`.
+    ///
+    /// # Errors
+    /// [`QuantityError::Span`].
+    pub fn parse_or_zero(text: &str) -> Result<Self, QuantityError> {
+        if matches!(text, "0" | "0s") { Ok(Self::ZERO) } else { Self::parse(text) }
     }
 }
 
@@ -265,6 +279,15 @@ pub struct Now {
     pub boot: Boottime,
     /// The date, which anyone may set back a year.
     pub wall: Timestamp,
+}
+
+impl Now {
+    /// What both clocks will read in `span`, if nobody sets the date.
+    #[must_use]
+    pub fn later(self, span: Span) -> Self {
+        let wall = self.wall.after(std::time::Duration::from_nanos(span.as_nanos()));
+        Self { boot: self.boot.after(span), wall }
+    }
 }
 
 #[cfg(test)]

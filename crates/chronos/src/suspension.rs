@@ -16,7 +16,7 @@ use crate::lease::{
 };
 use crate::planner::{self, Verdict, Window};
 use crate::policy::Caller;
-use crate::quantity::{Boottime, Now, Span};
+use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
 use crate::world::{Suspension, World};
 
@@ -241,7 +241,7 @@ impl<W: World> Engine<W> {
             match verdict {
                 Verdict::Now(_) => {
                     let deadline = now.boot.after(duration);
-                    let event = engine.resume_fenced(&ticket, deadline)?;
+                    let event = engine.resume_fenced(&ticket, now)?;
                     let lease = Lease { deadline, phase: Phase::Active, ..lease };
                     events.push(event);
                     Ok((events, Answer::Granted(Box::new(lease))))
@@ -276,13 +276,14 @@ impl<W: World> Engine<W> {
     }
 
     /// The event that resumes a lease; its fence learns the new deadline first.
-    pub(crate) fn resume_fenced(&mut self, ticket: &Ticket, deadline: Boottime) -> Done<Event, W> {
+    pub(crate) fn resume_fenced(&mut self, ticket: &Ticket, now: Now) -> Done<Event, W> {
+        let deadline = now.boot.after(ticket.request.duration);
         if let Some(lease) = self.book.lease(&ticket.id) {
             let lease = Lease { deadline, ..lease.clone() };
             self.world.refence(&lease).map_err(Error::World)?;
         }
         let by = Some(self.world.own().map_err(Error::World)?);
-        Ok(Event::Resumed { id: ticket.id.clone(), deadline, by })
+        Ok(Event::Resumed { id: ticket.id.clone(), deadline, by, at: now.boot })
     }
 
     /// Lets the processes of an active lease run, whose mover this process is.

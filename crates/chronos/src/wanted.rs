@@ -32,7 +32,7 @@ impl Defaults {
     pub fn of(config: &Config) -> Self {
         Self {
             grace: config.grace.map_or(GRACE, |text| text.0),
-            warn: config.warn.map(|text| text.0),
+            warn: config.warn.map(|text| text.0).filter(|warn| *warn > Span::ZERO),
         }
     }
 }
@@ -107,7 +107,7 @@ pub fn request(wanted: &Wanted, gpus: &[Gpu], defaults: &Defaults) -> Result<Req
     if wanted.name.as_ref().is_some_and(|name| name.len() > NAME_MAX) {
         return Err(usage(format!("the name is longer than {NAME_MAX} bytes")));
     }
-    let grace = wanted.grace.as_deref().map(parse_grace).transpose()?;
+    let grace = wanted.grace.as_deref().map(Span::parse_or_zero).transpose()?;
     let warn = wanted.warn.as_deref().map(Span::parse).transpose()?;
     Ok(Request {
         compute: wanted.compute.as_deref().map(Ppm::parse).transpose()?,
@@ -133,11 +133,6 @@ pub fn request(wanted: &Wanted, gpus: &[Gpu], defaults: &Defaults) -> Result<Req
         reservation: wanted.reservation.clone().map(ReservationId),
         ..plain(choice, memory, duration, defaults)
     })
-}
-
-/// No grace at all is a grace, though no time is no span.
-fn parse_grace(text: &str) -> Result<Span, Refusal> {
-    if matches!(text, "0" | "0s") { Ok(Span::ZERO) } else { Ok(Span::parse(text)?) }
 }
 
 fn choice<'a>(

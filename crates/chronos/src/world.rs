@@ -7,7 +7,7 @@ use gpu_autoscaler_model::Timestamp;
 
 use crate::book::Epitaph;
 use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
-use crate::quantity::{Boottime, Now};
+use crate::quantity::{Boottime, Now, Span};
 
 /// A place in the journal: which file and how far it was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -135,6 +135,9 @@ pub trait World {
 
     /// Whether suspending a lease frees its memory here, as far as can be said before it is tried.
     fn checkpoints(&mut self) -> bool;
+
+    /// How long a lease runs before it may be suspended for another.
+    fn preempt_exempt_time(&self) -> Span;
 
     /// Whether a process is alive.
     fn alive(&mut self, process: &ProcessId) -> bool;

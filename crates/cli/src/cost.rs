@@ -134,8 +134,8 @@ fn text(rates: &Rates, heading: &str, format: Format, namespace: Option<&str>) -
         (None, _) => ("all GPU nodes", rates.totals.cost_per_hour.as_ref()),
     };
     let mut text = format!(
-        "=== GPU COST REPORT ===\n{heading}Scope:            {scope}\n\
-         Spent:            not known: this release keeps no ledger\n\n\
+        "=== GPU COST REPORT ===\n{heading}Scope:              {scope}\n\
+         Spent:              not known: this release keeps no ledger\n\n\
          COST SUMMARY, of {of}\n  Current rate: {} per hour\n  Monthly:      {}\n",
         money(cost),
         monthly(cost),

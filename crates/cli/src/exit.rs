@@ -70,8 +70,11 @@ pub fn report(error: &anyhow::Error) -> Exit {
         ("", "")
     };
     let mut text = format!("{strong}error{plain}: {error}");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("\n  because: {cause}"));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some libraries print a cause with the error that has it.
+        if !text.ends_with(&cause) {
+            text.push_str(&format!("\n  because: {cause}"));
+        }
     }
     if let Some(hint) = error.downcast_ref::<Hint>() {
         text = text.replacen(&format!("{strong}error{plain}: {hint}\n  because"), "error", 1);

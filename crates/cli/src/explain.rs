@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use gpu_autoscaler_controller::api::{Explanation, Finding, Node, Pod, Rules, Usage, Verdict};
+use gpu_autoscaler_controller::api::{
+    Explanation, Finding, Node, Pod, Question, Rules, Usage, Verdict,
+};
 use gpu_autoscaler_model::ObjectKey;
 use gpu_autoscaler_reconciler::Policy;
 use gpu_autoscaler_telemetry::http::{self, Shown};
@@ -37,7 +39,7 @@ pub struct ExplainArgs {
 #[serde(rename_all = "camelCase")]
 pub struct Number {
     /// What it is of.
-    pub what: &'static str,
+    pub what: String,
     /// With its unit; `-` where it is not known.
     pub value: String,
     /// Who says so, over which time, and by which formula.
@@ -70,14 +72,13 @@ struct Explained {
 /// Reads, finds the object, prints.
 pub fn run(args: &ExplainArgs) -> Result<Exit> {
     let policy = Policy::published();
-    let rules = Rules::from(&policy.waste);
-    let fleet = Fleet::read(&args.source, policy)?;
+    let fleet = Fleet::read(&args.source, policy.clone())?;
     let explained = match find(args, &fleet)? {
         Object::Node(node) => of_node(&fleet, node),
         Object::Pod(key) => {
             let explanation = match args.source.source() {
                 Source::Server(server) => ask(&server, &key)?,
-                _ => fleet.explain(&rules, &key),
+                _ => fleet.explain(&policy, &key),
             };
             let explanation =
                 explanation.with_context(|| format!("pod `{key}` is not known any more"))?;
@@ -164,10 +165,7 @@ fn of_pod(fleet: &Fleet, key: &ObjectKey, explanation: Explanation) -> Explained
         numbers.extend(of_finding(finding));
     }
     numbers.extend(costs(pod, node, finding));
-    let rules = match usage {
-        Some(usage) => rules_of(usage, pod, &explanation.rules),
-        None => Vec::new(),
-    };
+    let rules = explanation.questions.iter().enumerate().map(rule).collect();
     Explained {
         schema: "gpu-autoscaler.io/explain/v1",
         source: fleet.source.clone(),
@@ -183,8 +181,8 @@ fn of_pod(fleet: &Fleet, key: &ObjectKey, explanation: Explanation) -> Explained
     }
 }
 
-fn number(what: &'static str, value: impl Into<String>, from: impl Into<String>) -> Number {
-    Number { what, value: value.into(), from: from.into() }
+fn number(what: impl Into<String>, value: impl Into<String>, from: impl Into<String>) -> Number {
+    Number { what: what.into(), value: value.into(), from: from.into() }
 }
 
 fn holds(pod: &Pod) -> Vec<Number> {
@@ -315,40 +313,19 @@ fn shown(count: Option<u32>) -> String {
     count.map_or("an unknown number of".to_owned(), |count| count.to_string())
 }
 
-/// The rules in the order in which the loop asks them; the first that holds decides.
-fn rules_of(usage: &Usage, pod: Option<&Pod>, rules: &Rules) -> Vec<Number> {
-    let share = |value: f64| percent(Some(value));
-    let devices = pod.map_or(0, |pod| pod.devices.len());
-    let memory = usage.fb_mean.map_or("not measured".to_owned(), share);
-    let score = pod.and_then(|pod| pod.score).map_or("-".to_owned(), |s| format!("{:.1}", s.total));
-    vec![
-        number(
-            "OverRequested",
-            format!("{} of {devices}", usage.touched),
-            "if some but not all of its devices were touched, now or by its like before",
-        ),
-        number(
-            "no waste",
-            share(usage.activity_mean),
-            format!("else if mean compute is at least {}", share(rules.busy_from)),
-        ),
-        number(
-            "no waste",
-            score,
-            format!("else if the waste score is {} or less", rules.score_above),
-        ),
-        number(
-            "Underutilized",
-            share(usage.activity_max),
-            format!("else if the highest compute is above {}", share(rules.idle_up_to)),
-        ),
-        number(
-            "MemoryHeld",
-            memory,
-            format!("else if mean memory is at least {}", share(rules.memory_held_from)),
-        ),
-        number("Idle", "", "else"),
-    ]
+/// A question of the loop's, the `at`th.
+fn rule((at, question): (usize, &Question)) -> Number {
+    let condition = match (&question.condition, at) {
+        (Some(condition), 0) => format!("if {condition}"),
+        (Some(condition), _) => format!("else if {condition}"),
+        (None, _) => "else".to_owned(),
+    };
+    let measured = match (&question.measured, &question.condition) {
+        (Some(measured), _) => measured.as_str(),
+        (None, Some(_)) => "not measured",
+        (None, None) => "",
+    };
+    number(question.outcome.as_deref().unwrap_or("no waste"), measured, condition)
 }
 
 fn outcome(explanation: &Explanation) -> String {
@@ -440,9 +417,8 @@ fn of_node(fleet: &Fleet, node: &Node) -> Explained {
 
 impl Explained {
     fn rows(&self) -> Rows {
-        let row = |number: &Number| {
-            vec![number.what.to_owned(), number.value.clone(), number.from.clone()]
-        };
+        let row =
+            |number: &Number| vec![number.what.clone(), number.value.clone(), number.from.clone()];
         Rows {
             columns: vec![word("what"), name("value"), prose("from")],
             rows: self.numbers.iter().chain(&self.rules).map(row).collect(),
@@ -453,9 +429,12 @@ impl Explained {
     fn text(&self, format: Format) -> String {
         let width = output::width().unwrap_or(100).max(60);
         let mut text = format!("=== {} ===\nSource: {}\n\n", self.object, self.source);
+        // A time is 20 long; what is longer yet stands out alone.
+        let value = |one: &Number| one.value.chars().count();
+        let longest = self.numbers.iter().map(value).max().unwrap_or(0).clamp(12, 20);
         let lines = |numbers: &[Number]| -> String {
             let line = |one: &Number| {
-                let head = format!("  {:<17} {:>12}  ", one.what, one.value);
+                let head = format!("  {:<17} {:>longest$}  ", one.what, one.value);
                 output::wrapped(&head, &one.from, width)
             };
             numbers.iter().map(line).collect()
@@ -466,8 +445,8 @@ impl Explained {
                 text.push_str("\nRules, the first that holds decides:\n");
                 text.push_str(&lines(&self.rules));
             }
+            text.push('\n');
         }
-        text.push('\n');
         for line in self.outcome.lines() {
             text.push_str(&output::wrapped("Outcome: ", line, width));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gpu_autoscaler_controller::api::{Explanation, Rules, Status};
+use gpu_autoscaler_controller::api::{Explanation, Status};
 use gpu_autoscaler_model::{ObjectKey, PriceBook, Refusal, View};
 use gpu_autoscaler_reconciler::{Outcome, Policy, State, reconcile};
 use gpu_autoscaler_telemetry::http::{self, Limits, Shown};
@@ -132,8 +132,8 @@ impl Fleet {
 
     /// All that is known of one pod; `None` for one that is not known, and of a controller, which
     /// has to be asked.
-    pub fn explain(&self, rules: &Rules, pod: &ObjectKey) -> Option<Explanation> {
-        Explanation::of(self.view.as_ref()?, rules, pod)
+    pub fn explain(&self, policy: &Policy, pod: &ObjectKey) -> Option<Explanation> {
+        Explanation::of(self.view.as_ref()?, &policy.waste, pod)
     }
 
     /// Partly where something could not be read.
@@ -143,16 +143,16 @@ impl Fleet {
 
     /// The line that says what stands below is about.
     pub fn heading(&self) -> String {
-        let mut text = format!("Source:           {}\n", self.source);
+        let mut text = format!("Source:             {}\n", self.source);
         match &self.status.at {
-            Some(at) => text.push_str(&format!("Judged at:        {at}\n")),
+            Some(at) => text.push_str(&format!("Judged at:          {at}\n")),
             None => text.push_str("Nothing was judged yet: the controller has just started.\n"),
         }
         if self.basis == Basis::Snapshot {
-            text.push_str("Basis:            one reading, taken to have lasted for the window\n");
+            text.push_str("Basis:              one reading, taken to have lasted for the window\n");
         }
         if !self.gaps.is_empty() {
-            text.push_str("Partial:          what is missing is named on standard error\n");
+            text.push_str("Partial:            what is missing is named on standard error\n");
         }
         text
     }

@@ -157,31 +157,37 @@ fn memory(usage: Option<&Usage>) -> String {
 
 /// The sums, one a line.
 pub fn totals(totals: &Totals) -> String {
-    let mut text = format!(
-        "GPU nodes:        {}\nGPUs:             {}, {} measured, {} requested\n",
-        totals.gpu_nodes, totals.gpus, totals.gpus_measured, totals.gpus_requested
-    );
+    let mut text = counts(totals);
     let note = |count: u32, what: &str| match count {
         0 => String::new(),
         1 => format!(" ({what} of 1 more is not known)"),
         _ => format!(" ({what} of {count} more is not known)"),
     };
     text.push_str(&format!(
-        "GPU utilization:  {} on average of pods that are measured, memory {}\n",
-        percent(totals.activity),
-        percent(totals.fb)
-    ));
-    text.push_str(&format!(
-        "Cost per hour:    {}{}\n",
+        "Cost per hour:      {}{}\n",
         money(totals.cost_per_hour.as_ref()),
         note(totals.nodes_unpriced, "the price"),
     ));
     text.push_str(&format!(
-        "Could save:       {} per hour{}\n",
+        "Could save:         {} per hour{}\n",
         money(totals.saving_per_hour.as_ref()),
         note(totals.findings_unpriced, "the saving"),
     ));
     text
+}
+
+/// The sums that are no money.
+pub fn counts(totals: &Totals) -> String {
+    format!(
+        "GPU nodes:          {}\nGPUs:               {}, {} measured, {} requested\n\
+         GPU utilization:    {} on average of pods that are measured, memory {}\n",
+        totals.gpu_nodes,
+        totals.gpus,
+        totals.gpus_measured,
+        totals.gpus_requested,
+        percent(totals.activity),
+        percent(totals.fb)
+    )
 }
 
 /// A finding in one sentence.

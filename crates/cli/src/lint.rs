@@ -46,7 +46,12 @@ pub fn run(args: &LintArgs) -> Result<Exit> {
     for file in &args.files {
         let name = input::shown(file);
         let text = input::read_utf8(file)?;
-        for problem in lint::lint(&text).with_context(|| format!("read {name}"))? {
+        let linted = lint::lint(&text).with_context(|| format!("read {name}"))?;
+        if linted.ours == 0 {
+            let others = linted.others;
+            eprintln!("warning: {name} holds no object of gpu-autoscaler.io, {others} of others");
+        }
+        for problem in linted.problems {
             lines.push_str(&format!("{name}: {problem}\n"));
             if let Some(hint) = &problem.hint {
                 lines.push_str(&format!("  hint: {hint}\n"));

@@ -22,6 +22,8 @@ use crate::source::SourceArgs;
 #[command(after_help = "\
 A dump is what this prints:
   kubectl get nodes,pods,pdb -A -o yaml
+Waiting pods with claims are left to the scheduler unless it has these as well:
+  pvc,pv,storageclasses,csidrivers,csinodes,resourceclaims,resourceslices,deviceclasses
 Metrics are what a DCGM exporter prints at /metrics, or a saved answer of Prometheus. Text without
 timestamps is one instant: it is taken to have lasted for the whole window, and the plan says so
 (basis: snapshot).")]

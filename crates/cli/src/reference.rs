@@ -30,12 +30,19 @@ metadata: { name: gpu-autoscaler-reader }
 rules:
   - { apiGroups: [''], resources: [nodes, pods, events], verbs: [get, list] }
   - { apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, list] }
+  - { apiGroups: [''], resources: [persistentvolumeclaims, persistentvolumes], verbs: [get, list] }
+  - apiGroups: [storage.k8s.io]
+    resources: [storageclasses, csidrivers, csinodes]
+    verbs: [get, list]
+  - apiGroups: [resource.k8s.io]
+    resources: [resourceclaims, resourceslices, deviceclasses]
+    verbs: [get, list]
   - { apiGroups: [gpu-autoscaler.io], resources: ['*'], verbs: [get, list] }
   # For `doctor` to compare releases.
   - { apiGroups: [apps], resources: [deployments], verbs: [list] }
 ```
 
-Without the last three rules everything works with less: what could not be read is named, and the exit status is 3.
+Without the last six rules everything works with less: what could not be read is named, and the exit status is 3.
 ";
 
 /// The page.

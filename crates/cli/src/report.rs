@@ -205,13 +205,15 @@ impl Report {
     fn text(&self, heading: &str, format: Format) -> String {
         let mut text = format!("=== GPU Report ===\n{heading}");
         text.push_str("\n=== 1 Executive Summary ===\n");
-        text.push_str(&fleet_table::totals(&self.executive_summary.totals));
+        text.push_str(&fleet_table::counts(&self.executive_summary.totals));
         text.push_str(&optimize::savings(&self.executive_summary.totals));
         text.push_str("Cost trend:         not known: this release keeps no ledger\n");
-        for (at, line) in self.executive_summary.key_recommendations.iter().enumerate() {
-            let head = if at == 0 { "Key recommendations: " } else { "                     " };
-            let width = output::width().unwrap_or(100).max(60);
-            text.push_str(&output::wrapped(head, line, width));
+        if !self.executive_summary.key_recommendations.is_empty() {
+            text.push_str("Key recommendations:\n");
+        }
+        let width = output::width().unwrap_or(100).max(60);
+        for line in &self.executive_summary.key_recommendations {
+            text.push_str(&output::wrapped("  - ", line, width));
         }
         if format == Format::Summary {
             return text;

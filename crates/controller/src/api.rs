@@ -7,7 +7,7 @@
 mod answers;
 mod waiting;
 
-pub use answers::{Explanation, List, Problem, Rules, Verdict};
+pub use answers::{Explanation, List, Problem, Question, Rules, Verdict};
 pub use waiting::Waiting;
 
 use gpu_autoscaler_model as model;

@@ -165,14 +165,14 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::api::{Rules, Status};
+    use crate::api::Status;
     use crate::routes;
 
     async fn server() -> SocketAddr {
         let (_, view) = watch::channel(Arc::new(View::default()));
         let listener = listen(([127, 0, 0, 1], 0).into()).await.expect("loopback");
         let address = listener.local_addr().expect("bound");
-        let router = routes::router(view, Rules::from(&Thresholds::published()));
+        let router = routes::router(view, Thresholds::published());
         tokio::spawn(serve(listener, router, std::future::pending()));
         address
     }

@@ -8,12 +8,13 @@ use axum::extract::{RawPathParams, RawQuery};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use gpu_autoscaler_analysis::Thresholds;
 use gpu_autoscaler_model::{ObjectKey, View};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::api::{Explanation, Finding, Hardware, List, Node, Pod, Problem, Rules, Status};
+use crate::api::{Explanation, Finding, Hardware, List, Node, Pod, Problem, Status};
 use crate::openapi;
 
 /// A route: what it is for, what it takes, what it gives.
@@ -29,7 +30,7 @@ pub struct Route {
     pub parameters: &'static [Parameter],
     /// The schema of the answer.
     pub answer: fn(&mut SchemaGenerator) -> Schema,
-    serve: fn(&View, &Rules, &Asked) -> Result<Response, Refused>,
+    serve: fn(&View, &Thresholds, &Asked) -> Result<Response, Refused>,
 }
 
 /// A parameter of a route.
@@ -139,10 +140,10 @@ pub const ROUTES: [Route; 6] = [
             Parameter { name: "pod", in_path: true, meaning: "Name of the pod.", ..NAMESPACE },
         ],
         answer: schema::<Explanation>,
-        serve: |view, rules, asked| {
+        serve: |view, limits, asked| {
             let part = |name| asked.text(name).unwrap_or_default();
             let key = ObjectKey::new(part("namespace"), part("pod"));
-            let explanation = Explanation::of(view, rules, &key).ok_or_else(|| Refused {
+            let explanation = Explanation::of(view, limits, &key).ok_or_else(|| Refused {
                 code: StatusCode::NOT_FOUND,
                 error: format!("pod `{key}`: not known"),
                 hint: "only pods that request GPUs are known; see /api/v1/pods".to_owned(),
@@ -152,15 +153,14 @@ pub const ROUTES: [Route; 6] = [
     },
 ];
 
-/// Serves [`ROUTES`] from the last view, and their description.
-pub fn router(view: watch::Receiver<Arc<View>>, rules: Rules) -> Router {
-    let rules = Arc::new(rules);
+/// Serves [`ROUTES`] from the last view, which was judged by `limits`, and their description.
+pub fn router(view: watch::Receiver<Arc<View>>, limits: Thresholds) -> Router {
     let router = ROUTES.iter().fold(Router::new(), |router, route| {
-        let (view, rules) = (view.clone(), Arc::clone(&rules));
+        let view = view.clone();
         let answer = move |path: RawPathParams, RawQuery(query): RawQuery| {
             let asked = Asked::read(route.parameters, &path, query.as_deref().unwrap_or_default());
             let view = view.borrow().clone();
-            let answer = asked.and_then(|asked| (route.serve)(&view, &rules, &asked));
+            let answer = asked.and_then(|asked| (route.serve)(&view, &limits, &asked));
             async move { answer.unwrap_or_else(Refused::into_response) }
         };
         router.route(route.path, get(answer))

@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::api::Rules;
 use crate::arguments::{Arguments, Bind};
 use crate::health::{Health, TelemetryHealth, WriteHealth};
 use crate::metrics::Metrics;
@@ -94,7 +93,7 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let (write_health, writes_seen) = watch::channel(WriteHealth::default());
     let health = Health::new(watches, telemetry_seen, writes_seen, leadership.clone());
     let health = Arc::new(health);
-    let routes = routes::router(view, Rules::from(&policy.waste)).merge(page::router());
+    let routes = routes::router(view, policy.waste).merge(page::router());
     let routes = routes.merge(http::metrics_routes(Arc::clone(&metrics), Arc::clone(&health)));
     let served = serve(served, routes, &stopped);
     let probes = serve(probes, http::probe_routes(Arc::clone(&health)), &stopped);

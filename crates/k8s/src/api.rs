@@ -67,14 +67,23 @@ impl ApiError {
 
     /// The error and its causes in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            let _ = write!(text, ": {inner}");
-            cause = inner.source();
-        }
-        crate::decode::clip(&text, 1024)
+        crate::decode::clip(&chain(self), 1024)
     }
+}
+
+/// An error and its causes in one line. Some libraries print a cause with the error that has it;
+/// it is not said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.ends_with(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 /// What the server says of a request that failed.
@@ -369,6 +378,20 @@ mod tests {
     fn a_query_is_escaped() {
         let path = with_query("/api/v1/pods", &[("fieldSelector", "a!=b,c=d"), ("limit", "5")]);
         assert_eq!(path, "/api/v1/pods?fieldSelector=a%21%3Db%2Cc%3Dd&limit=5");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        enum Failed {
+            #[error("list pods: {0}")]
+            Outer(#[source] Box<Failed>),
+            #[error("connect")]
+            Middle(#[source] std::io::Error),
+        }
+        let refused = std::io::Error::other("refused");
+        let error = Failed::Outer(Box::new(Failed::Middle(refused)));
+        assert_eq!(chain(&error), "list pods: connect: refused");
     }
 
     #[test]

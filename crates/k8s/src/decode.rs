@@ -5,14 +5,16 @@
 
 mod constraints;
 mod containers;
+mod devices;
+mod storage;
 
 use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Condition, ConditionKind, Constraints, ContainerState, DisruptionBudget,
-    InstanceType, Labels, Node, NodeName, ObjectKey, Owner, Pod, PodPhase, PolicyKind,
-    PolicyObject, ResourceVersion, Taint, TaintEffect, Timestamp, Uid,
+    AnnouncedEvent, Condition, ConditionKind, Constraints, ContainerState, DeviceKind,
+    DisruptionBudget, InstanceType, Labels, Node, NodeName, ObjectKey, Owner, Pod, PodPhase,
+    PolicyKind, PolicyObject, ResourceVersion, StorageKind, Taint, TaintEffect, Timestamp, Uid,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,6 +40,10 @@ pub enum Kind {
     PodDisruptionBudget,
     /// `v1` Event.
     Event,
+    /// What says where volumes are or may be.
+    Storage(StorageKind),
+    /// Claims on devices, and what offers them.
+    Device(DeviceKind),
     /// One of our own.
     Policy(PolicyKind),
 }
@@ -50,6 +56,8 @@ impl Kind {
             Self::Pod => "Pod",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::Event => "Event",
+            Self::Storage(kind) => kind.as_str(),
+            Self::Device(kind) => kind.as_str(),
             Self::Policy(kind) => kind.as_str(),
         }
     }
@@ -199,7 +207,10 @@ impl Decoder {
     /// [`ObjectError`] for a field that is missing or malformed.
     pub fn pod(&mut self, from: Source<'_>) -> Result<Pod, ObjectError> {
         let at = Fault { kind: Kind::Pod, from };
-        let object: wire::Pod = at.read()?;
+        let mut object: wire::Pod = at.read()?;
+        let labels = self.labels(object.metadata.labels.take());
+        let namespace = self.texts.get(object.metadata.namespace.as_deref().unwrap_or(""));
+        let constraints = constraints::of_pod(&object, &namespace, &labels, &mut self.texts);
         let requests = requests::of_pod(&object.spec, &mut self.texts)
             .map_err(|(field, why)| at.fault(field, why))?;
         let owner = object
@@ -224,9 +235,6 @@ impl Decoder {
             Some(text) => Some(at.time("status.startTime", text)?),
             None => None,
         };
-        let labels = self.labels(object.metadata.labels);
-        let namespace = self.texts.get(object.metadata.namespace.as_deref().unwrap_or(""));
-        let constraints = constraints::of_pod(&object.spec, &namespace, &labels, &mut self.texts);
         let annotations = object.metadata.annotations.map(|mut annotations| {
             annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
             annotations

@@ -11,7 +11,8 @@ use std::io::Read;
 use std::marker::PhantomData;
 
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Change, Delta, DisruptionBudget, Node, Pod, PolicyKind, PolicyObject,
+    AnnouncedEvent, Change, Delta, DeviceKind, DeviceObject, DisruptionBudget, Node, Pod,
+    PolicyKind, PolicyObject, StorageKind, StorageObject,
 };
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -202,6 +203,8 @@ impl Dump {
             Object::Pod(pod) => delta.pods.push(Change::Upsert(*pod)),
             Object::Budget(budget) => delta.budgets.push(Change::Upsert(budget)),
             Object::Event(event) => delta.events.push(Change::Upsert(event)),
+            Object::Storage(object) => delta.storage.push(Change::Upsert(object)),
+            Object::Device(object) => delta.devices.push(Change::Upsert(object)),
             Object::Policy(policy) => delta.policies.push(Change::Upsert(policy)),
             Object::Other(kind) => *self.other_kinds.entry(kind).or_insert(0) += 1,
             Object::Fault(fault) => self.faults.push(fault),
@@ -313,6 +316,8 @@ enum Object {
     Pod(Box<Pod>),
     Budget(DisruptionBudget),
     Event(AnnouncedEvent),
+    Storage(StorageObject),
+    Device(DeviceObject),
     Policy(PolicyObject),
     Other(String),
     Fault(ObjectError),
@@ -327,6 +332,16 @@ impl Object {
     fn read(version: &str, kind: &str, value: &Value) -> Self {
         let mut decoder = Decoder::default();
         let from = Source::Value(value);
+        let storage = StorageKind::ALL
+            .into_iter()
+            .find(|of| of.as_str() == kind && matches!(version, "v1" | "storage.k8s.io/v1"));
+        if let Some(kind) = storage {
+            return decoder.storage(kind, from).map_or_else(Self::Fault, Self::Storage);
+        }
+        let device = DeviceKind::ALL.into_iter().find(|of| of.as_str() == kind);
+        if let Some(kind) = device.filter(|_| version == "resource.k8s.io/v1") {
+            return decoder.device(kind, from).map_or_else(Self::Fault, Self::Device);
+        }
         let read = match (version, kind) {
             ("v1", "Node") => decoder.node(from).map(|node| Self::Node(Box::new(node))),
             ("v1", "Pod") => decoder.pod(from).map(|pod| Self::Pod(Box::new(pod))),

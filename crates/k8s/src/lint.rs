@@ -33,12 +33,32 @@ fn shown(value: &str) -> String {
     if value.is_empty() { String::new() } else { format!(": {value}") }
 }
 
-/// Everything wrong with the objects of ours in `text`; other objects are passed over.
+/// What was read of a manifest, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Linted {
+    /// Objects of our group; others are passed over.
+    pub ours: usize,
+    /// Other objects.
+    pub others: usize,
+    /// Everything wrong with ours.
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at every object in `text`.
 ///
 /// # Errors
 /// [`ManifestError`] when the text as a whole cannot be read.
-pub fn lint(text: &str) -> Result<Vec<Problem>, ManifestError> {
-    Ok(manifest::objects(text)?.iter().flat_map(lint_object).collect())
+pub fn lint(text: &str) -> Result<Linted, ManifestError> {
+    let objects = manifest::objects(text)?;
+    let ours = objects.iter().filter(|object| is_ours(object)).count();
+    let problems = objects.iter().flat_map(lint_object).collect();
+    Ok(Linted { ours, others: objects.len() - ours, problems })
+}
+
+/// Whether `object` says that it is of our group, in whatever spelling.
+pub fn is_ours(object: &Value) -> bool {
+    let version = object["apiVersion"].as_str().unwrap_or("");
+    version == API_VERSION || convert::is_older_version(version)
 }
 
 /// Everything wrong with `object`; nothing when it is not one of ours.
@@ -46,7 +66,7 @@ pub fn lint_object(object: &Value) -> Vec<Problem> {
     let version = object["apiVersion"].as_str().unwrap_or("");
     let kind_text = object["kind"].as_str().unwrap_or("");
     let mut found = Found { object: manifest::title(object), problems: Vec::new(), dropped: 0 };
-    let ours = version == API_VERSION || convert::is_older_version(version);
+    let ours = is_ours(object);
     let Some(kind) = PolicyKind::parse(kind_text).filter(|_| ours) else {
         if ours {
             let known = PolicyKind::ALL.map(PolicyKind::as_str);
@@ -64,7 +84,8 @@ pub fn lint_object(object: &Value) -> Vec<Problem> {
     }
     if object["metadata"].get("namespace").is_some() {
         let why = "does nothing: the kind is cluster-scoped";
-        found.add("metadata.namespace", &object["metadata"]["namespace"], why, None);
+        let hint = Some("leave it out".to_owned());
+        found.add("metadata.namespace", &object["metadata"]["namespace"], why, hint);
     }
     let schema = schema_of(kind);
     let before = found.problems.len();
@@ -120,6 +141,29 @@ impl Found {
     }
 }
 
+/// How a value of another type was probably meant.
+fn as_meant(value: &Value, expected: &str) -> Option<String> {
+    match (value, expected) {
+        (Value::String(text), "number" | "integer" | "boolean") => {
+            let text = text.trim();
+            let meant = match expected {
+                "number" => text.parse::<f64>().is_ok_and(f64::is_finite),
+                "integer" => text.parse::<i64>().is_ok(),
+                _ => text.parse::<bool>().is_ok(),
+            };
+            meant.then(|| format!("write {text}, without quotes"))
+        }
+        (Value::Number(_) | Value::Bool(_), "string") => {
+            Some(format!("write \"{value}\", with quotes"))
+        }
+        (Value::Number(_), "integer") => Some("write a whole number".to_owned()),
+        (Value::String(_) | Value::Number(_) | Value::Bool(_), "array") => {
+            Some(format!("write a list, [{value}]"))
+        }
+        _ => None,
+    }
+}
+
 /// The part of OpenAPI that our schemas use.
 fn walk(at: &str, value: &Value, schema: &Value, found: &mut Found, depth: usize) {
     if depth == 0 {
@@ -142,7 +186,8 @@ fn walk(at: &str, value: &Value, schema: &Value, found: &mut Found, depth: usize
         _ => true,
     };
     if !fits {
-        return found.add(at, value, format!("is not of type {expected}"), None);
+        let hint = as_meant(value, expected);
+        return found.add(at, value, format!("is not of type {expected}"), hint);
     }
     match value {
         Value::Object(fields) => walk_object(at, fields, schema, found, depth),
@@ -183,7 +228,11 @@ fn walk_object(
 ) {
     for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
-            found.add(&format!("{at}.{name}"), &Value::Null, "is missing", None);
+            let known = schema["properties"][name]["enum"].as_array();
+            let known = known.map(|known| known.iter().filter_map(Value::as_str));
+            let hint =
+                known.map(|known| format!("one of {}", known.collect::<Vec<_>>().join(", ")));
+            found.add(&format!("{at}.{name}"), &Value::Null, "is missing", hint);
         }
     }
     for (name, value) in fields {
@@ -214,12 +263,16 @@ fn bounds(
     schema: &Value,
     found: &mut Found,
 ) {
-    let of = if of.is_empty() { String::new() } else { format!(" {of}") };
+    let told = |than: &str, limit: f64| match of {
+        "" => format!("is {than} {limit}"),
+        of if than == "below" => format!("has {measured} {of}, fewer than {limit}"),
+        of => format!("has {measured} {of}, more than {limit}"),
+    };
     if let Some(min) = schema[min].as_f64().filter(|min| measured < *min) {
-        found.add(at, value, format!("is below {min}{of}"), None);
+        found.add(at, value, told("below", min), None);
     }
     if let Some(max) = schema[max].as_f64().filter(|max| measured > *max) {
-        found.add(at, value, format!("is above {max}{of}"), None);
+        found.add(at, value, told("above", max), None);
     }
 }
 
@@ -229,14 +282,15 @@ fn list_keys(at: &str, items: &[Value], schema: &Value, found: &mut Found) {
     for (index, item) in items.iter().enumerate() {
         let name = &item[key];
         if !name.is_null() && items[..index].iter().any(|earlier| earlier[key] == *name) {
-            found.add(&format!("{at}[{index}].{key}"), name, "occurs twice", None);
+            let hint = Some(format!("give each item its own {key}"));
+            found.add(&format!("{at}[{index}].{key}"), name, "occurs twice", hint);
         }
     }
 }
 
 fn rules(object: &Value, schema: &Value, found: &mut Found) {
-    let object = with_floats(object, schema);
-    let Err(errors) = Validator::new().validate(schema, &object, None) else { return };
+    let floats = with_floats(object, schema);
+    let Err(errors) = Validator::new().validate(schema, &floats, None) else { return };
     for error in errors.into_vec() {
         let pointer = format!("/{}", error.field_path.replace(['.', '['], "/"));
         let value = object.pointer(&pointer.replace(']', "")).cloned().unwrap_or_default();
@@ -309,6 +363,7 @@ mod tests {
     fn check(text: &str, expected: Expect) {
         let told: String = lint(text)
             .expect("yaml")
+            .problems
             .iter()
             .map(|problem| match &problem.hint {
                 Some(hint) => format!("{problem}\n  hint: {hint}\n"),
@@ -365,8 +420,8 @@ metadata: {name: a}
 spec: {provider: aws, spotInstancePercentage: 60, scaleUpThreshold: -1}
 ",
             expect![[r#"
-                AutoscalingPolicy `a`: `spec.scaleUpThreshold: -1.0` must be a fraction from 0 to 1, such as 0.6 for 60 %
-                AutoscalingPolicy `a`: `spec.spotInstancePercentage: 60.0` must be a fraction from 0 to 1, such as 0.6 for 60 %
+                AutoscalingPolicy `a`: `spec.scaleUpThreshold: -1` must be a fraction from 0 to 1, such as 0.6 for 60 %
+                AutoscalingPolicy `a`: `spec.spotInstancePercentage: 60` must be a fraction from 0 to 1, such as 0.6 for 60 %
                   hint: write 0.6
                 AutoscalingPolicy `a`: `spec.scaleDownThreshold: 0.2` is not below `scaleUpThreshold: -1`: nodes would come and go for ever
                   hint: leave a gap between the two
@@ -398,17 +453,22 @@ kind: ConfigMap
                 AutoscalingPolicy `a`: `apiVersion: "gpuautoscaler.io/v1alpha1"` is not `gpu-autoscaler.io/v1alpha1`
                   hint: `gpu-autoscaler convert -f FILE` rewrites it
                 AutoscalingPolicy `a`: `metadata.namespace: "team"` does nothing: the kind is cluster-scoped
+                  hint: leave it out
                 AutoscalingPolicy `a`: `spec.maxNode: 5` is no field of the schema; the server drops it
                   hint: did you mean maxNodes?
                 AutoscalingPolicy `a`: `spec.minNodes: -1` is below 0
                 AutoscalingPolicy `a`: `spec.nodePools[0].capacityType: "spott"` is none of spot, on-demand, reserved
                   hint: write spot
                 AutoscalingPolicy `a`: `spec.nodePools[1].minSize: 1.5` is not of type integer
+                  hint: write a whole number
                 AutoscalingPolicy `a`: `spec.nodePools[2].capacityType` is missing
+                  hint: one of spot, on-demand, reserved
                 AutoscalingPolicy `a`: `spec.nodePools[2].name` is missing
                 AutoscalingPolicy `a`: `spec.nodePools[1].name: "p"` occurs twice
+                  hint: give each item its own name
                 AutoscalingPolicy `a`: `spec.provider: "amazon"` is none of aws, gcp, azure, custom
                 AutoscalingPolicy `a`: `spec.scaleUpThreshold: "0.8"` is not of type number
+                  hint: write 0.8, without quotes
                 AutoScalingPolicy without a name: `kind: "AutoScalingPolicy"` is no kind of this group
                   hint: write AutoscalingPolicy
             "#]],

@@ -78,6 +78,13 @@ pub async fn snapshot(api: &Api, limit: Duration) -> Snapshot {
     while let Ok(part) = parts.try_recv() {
         found.delta.append(part.delta);
     }
+    if found.missing.iter().any(|(resource, _)| matches!(resource, Resource::Storage(_))) {
+        // A part of what says where volumes are would make the rest mean something else.
+        found.delta.storage.clear();
+    }
+    if found.missing.iter().any(|(resource, _)| matches!(resource, Resource::Devices(_))) {
+        found.delta.devices.clear();
+    }
     found.missing.sort_by_key(|(resource, _)| *resource);
     found.absent.sort();
     found.malformed.sort_by_key(|(resource, ..)| *resource);

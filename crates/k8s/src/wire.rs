@@ -2,12 +2,15 @@
 //!
 //! Fields that are not named here are ignored. `null` counts as absent, as the API server does.
 
+mod devices;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::quantity::QuantityText;
+pub(crate) use devices::*;
 
 type Map<T> = Option<BTreeMap<String, T>>;
 
@@ -99,7 +102,7 @@ pub(crate) struct PodSpec {
     pub tolerations: Option<Vec<Toleration>>,
     pub topology_spread_constraints: Option<Vec<SpreadConstraint>>,
     pub volumes: Option<Vec<Volume>>,
-    pub resource_claims: Option<Vec<IgnoredAny>>,
+    pub resource_claims: Option<Vec<PodDeviceClaim>>,
     pub scheduling_group: Option<IgnoredAny>,
     pub workload_ref: Option<IgnoredAny>,
     pub host_network: Option<bool>,
@@ -204,13 +207,27 @@ pub(crate) struct SpreadConstraint {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Volume {
-    pub persistent_volume_claim: Option<IgnoredAny>,
+    pub name: Option<String>,
+    pub persistent_volume_claim: Option<ClaimVolume>,
     pub ephemeral: Option<IgnoredAny>,
     pub aws_elastic_block_store: Option<IgnoredAny>,
     pub azure_disk: Option<IgnoredAny>,
     pub gce_persistent_disk: Option<IgnoredAny>,
     pub iscsi: Option<IgnoredAny>,
     pub rbd: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodDeviceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClaimVolume {
+    pub claim_name: String,
 }
 
 #[derive(Deserialize)]
@@ -257,6 +274,7 @@ pub(crate) struct PodStatus {
     pub conditions: Option<Vec<Condition>>,
     pub container_statuses: Option<Vec<ContainerStatus>>,
     pub init_container_statuses: Option<Vec<ContainerStatus>>,
+    pub resource_claim_statuses: Option<Vec<PodDeviceClaim>>,
 }
 
 #[derive(Deserialize)]
@@ -305,6 +323,119 @@ pub(crate) struct DisruptionBudgetStatus {
 pub(crate) struct Event {
     pub metadata: Meta,
     pub event_time: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct VolumeClaim {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: VolumeClaimSpec,
+    #[serde(default)]
+    pub status: Phase,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct VolumeClaimSpec {
+    pub storage_class_name: Option<String>,
+    pub volume_name: Option<String>,
+    pub access_modes: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct Phase {
+    pub phase: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct PersistentVolume {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: PersistentVolumeSpec,
+    #[serde(default)]
+    pub status: Phase,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PersistentVolumeSpec {
+    pub storage_class_name: Option<String>,
+    pub claim_ref: Option<IgnoredAny>,
+    pub node_affinity: Option<VolumeNodeAffinity>,
+    pub csi: Option<CsiSource>,
+    pub host_path: Option<IgnoredAny>,
+    pub local: Option<IgnoredAny>,
+    pub nfs: Option<IgnoredAny>,
+    pub iscsi: Option<IgnoredAny>,
+    pub fc: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct VolumeNodeAffinity {
+    pub required: Option<NodeSelector>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CsiSource {
+    pub driver: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StorageClass {
+    pub metadata: Meta,
+    pub provisioner: String,
+    pub volume_binding_mode: Option<String>,
+    pub allowed_topologies: Option<Vec<TopologyTerm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TopologyTerm {
+    pub match_label_expressions: Option<Vec<TopologyExpression>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct TopologyExpression {
+    pub key: String,
+    pub values: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct StorageDriver {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: StorageDriverSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StorageDriverSpec {
+    pub storage_capacity: Option<bool>,
+    pub prevent_pod_scheduling_if_missing: Option<bool>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct StorageNode {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: StorageNodeSpec,
+}
+
+#[derive(Default, Deserialize)]
+pub(crate) struct StorageNodeSpec {
+    pub drivers: Option<Vec<NodeDriver>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NodeDriver {
+    pub name: String,
+    pub allocatable: Option<NodeDriverLimit>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct NodeDriverLimit {
+    pub count: Option<IgnoredAny>,
 }
 
 /// One of our own resources; its spec is read by [`crate::sense`].

@@ -1,11 +1,11 @@
 //! What a pod demands of its node and of its neighbors, in Kubernetes' terms.
 //!
 //! Source of the semantics: kube-scheduler 1.36, plugins NodeAffinity, TaintToleration,
-//! InterPodAffinity, PodTopologySpread, NodePorts, VolumeZone and VolumeBinding.
+//! InterPodAffinity, PodTopologySpread and NodePorts.
 
 use std::sync::Arc;
 
-use crate::{Taint, TaintEffect};
+use crate::{ObjectKey, Taint, TaintEffect};
 
 /// Everything a pod demands or prefers beyond resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,8 +15,16 @@ pub struct Constraints {
     /// `requiredDuringScheduling` node affinity: one of the terms must match; `None` when the pod
     /// has none. An empty list matches no node, as in Kubernetes.
     pub node_terms: Option<Vec<NodeSelectorTerm>>,
-    /// The node affinity of each bound volume: each must have a term that matches.
+    /// The claims of its volumes.
+    pub claims: Vec<ClaimName>,
+    /// Its claims on devices; an ephemeral one was made for it from a template.
+    pub device_claims: Vec<ClaimName>,
+    /// What its volumes and allocated devices demand of the node: of each list one term must
+    /// match. Known once its claims are looked up.
     pub volume_terms: Vec<Vec<NodeSelectorTerm>>,
+    /// A claim for which no node will do, whatever else is there. Known once its claims are looked
+    /// up.
+    pub claim_fault: Option<ClaimFault>,
     /// `spec.tolerations`.
     pub tolerations: Vec<Toleration>,
     /// Required pod affinity.
@@ -36,17 +44,27 @@ pub struct Constraints {
     pub uncovered: Vec<Arc<str>>,
 }
 
-/// What a pod may demand that packing does not cover exactly: the path in its spec, and why. A
-/// pod that has one of these is left to kube-scheduler, and whoever reads a pod lists the path in
-/// [`Constraints::uncovered`].
-pub const NOT_COVERED: [(&str, &str); 18] = [
-    ("spec.resourceClaims", "devices are allocated from ResourceSlices by the scheduler"),
+/// What a pod may demand that packing does not cover exactly: the path in its spec or in what its
+/// claims lead to, and why. A pod that has one of these is left to kube-scheduler, and whoever
+/// reads a pod or looks up its claims lists the path in [`Constraints::uncovered`].
+pub const NOT_COVERED: [(&str, &str); 28] = [
+    (DEVICE_CLAIM_UNKNOWN, "the claim or a class that it names is not known (yet)"),
+    (DEVICE_CLAIM_SHARED, "the first of several pods decides where its devices are"),
+    (DEVICE_REQUEST, "only counts of devices by comparisons joined by `&&` are covered"),
+    (DEVICES_NOT_COUNTED, "other devices or requests decide who may have a device"),
+    (DEVICE_EXTENDED, "its devices or those of a device plugin may serve the pod"),
     ("spec.schedulerName", "another scheduler has other rules"),
     ("spec.schedulingGates", "a gate of somebody else's is not ours to wait for"),
     ("spec.schedulingGroup", "the scheduler's own gangs are placed by it"),
     ("spec.workloadRef", "the name of spec.schedulingGroup before 1.36"),
-    ("spec.volumes[].persistentVolumeClaim", "claims and volumes are not read"),
-    ("spec.volumes[].ephemeral", "its claim and volume are not read"),
+    (CLAIM_UNKNOWN, "the claim, its volume or its class is not known (yet)"),
+    (CLAIM_SHARED, "the first of several pods decides: the claim is unbound or for one pod"),
+    (VOLUME_SOURCE, "disks in the tree move to CSI, and what they demand moves with them"),
+    (VOLUME_NODES, "an operator or field that is not known; others are covered"),
+    (CLASS_PROVISIONER, "its volumes exist already, or its driver is in the tree"),
+    (DRIVER_CAPACITY, "CSIStorageCapacity objects are not read"),
+    (DRIVER_INSTALLED, "which nodes have the driver is not read"),
+    (DRIVER_LIMIT, "attachments are not counted; drivers without a limit are covered"),
     ("spec.volumes[].awsElasticBlockStore", "a disk has limits of nodes and other users"),
     ("spec.volumes[].azureDisk", "a disk has limits of nodes and other users"),
     ("spec.volumes[].gcePersistentDisk", "a disk has limits of nodes and other users"),
@@ -62,6 +80,66 @@ pub const NOT_COVERED: [(&str, &str); 18] = [
     ("spec.containers[].restartPolicyRules", "only nodes that declare the feature will do"),
     ("spec.hostUsers", "with the host's network, only nodes that declare the feature will do"),
 ];
+
+/// A claim that is not known, or whose volume or class is not.
+pub const CLAIM_UNKNOWN: &str = "spec.volumes[].persistentVolumeClaim";
+/// A claim that several pods wait to be the first to use.
+pub const CLAIM_SHARED: &str = "PersistentVolumeClaim.spec.accessModes";
+/// A volume that is neither of a CSI driver nor of a source without rules of its own.
+pub const VOLUME_SOURCE: &str = "PersistentVolume.spec";
+/// A node affinity that cannot be read.
+pub const VOLUME_NODES: &str = "PersistentVolume.spec.nodeAffinity";
+/// A class whose volumes are not simply made where the pod goes.
+pub const CLASS_PROVISIONER: &str = "StorageClass.provisioner";
+/// A driver that reports the room which it has.
+pub const DRIVER_CAPACITY: &str = "CSIDriver.spec.storageCapacity";
+/// A driver that not every node may have.
+pub const DRIVER_INSTALLED: &str = "CSIDriver.spec.preventPodSchedulingIfMissing";
+/// A driver that attaches a limited number of volumes to some node.
+pub const DRIVER_LIMIT: &str = "CSINode.spec.drivers[].allocatable";
+
+/// A claim on devices that is not known, or whose class is not.
+pub const DEVICE_CLAIM_UNKNOWN: &str = "spec.resourceClaims";
+/// A claim without devices that several pods wait to be the first to use.
+pub const DEVICE_CLAIM_SHARED: &str = "ResourceClaim.status.reservedFor";
+/// A claim for more than a count of devices that are compared, or with an allocation that is more
+/// than devices on some nodes.
+pub const DEVICE_REQUEST: &str = "ResourceClaim.spec.devices";
+/// Devices that cannot be counted: they share counters, are tainted, of several nodes or requests.
+pub const DEVICES_NOT_COUNTED: &str = "ResourceSlice.spec.devices";
+/// A class that serves an extended resource which the pod requests.
+pub const DEVICE_EXTENDED: &str = "DeviceClass.spec.extendedResourceName";
+
+/// A claim, in the namespace of its pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClaimName {
+    /// Its name.
+    pub name: Arc<str>,
+    /// It is made for the pod alone, and goes with it.
+    pub ephemeral: bool,
+}
+
+/// Why no node will do for a claim, until somebody changes it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClaimFault {
+    /// The claim.
+    pub claim: ObjectKey,
+    /// Why.
+    pub reason: ClaimFaultReason,
+}
+
+/// Why no node will do for a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimFaultReason {
+    /// Its volume is gone.
+    Lost,
+    /// It is being deleted.
+    Deleting,
+    /// It has no volume, and its class makes none for a pod that waits.
+    Unbound,
+    /// It is for one pod, and another one has it.
+    InUse,
+}
 
 /// A term of a node selector: all of its requirements must hold. One without any matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AnnouncedEvent, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod, PolicyObject,
-    Receipt, Scrape, Uid,
+    AnnouncedEvent, DeviceObject, DisruptionBudget, GpuSample, HistoryRecord, Node, NodeName, Pod,
+    PolicyObject, Receipt, Scrape, StorageObject, Uid,
 };
 
 /// What an edge saw since the last tick, in the order in which it saw it.
@@ -17,6 +17,10 @@ pub struct Delta {
     pub pods: Vec<Change<Pod, Uid>>,
     /// Disruption budgets, by uid.
     pub budgets: Vec<Change<DisruptionBudget, Uid>>,
+    /// Claims, volumes and what provides them, by uid.
+    pub storage: Vec<Change<StorageObject, Uid>>,
+    /// Claims on devices, and what offers them, by uid.
+    pub devices: Vec<Change<DeviceObject, Uid>>,
     /// Our own resources, by uid.
     pub policies: Vec<Change<PolicyObject, Uid>>,
     /// Our own Events, by uid.
@@ -42,6 +46,8 @@ impl Delta {
         self.nodes.is_empty()
             && self.pods.is_empty()
             && self.budgets.is_empty()
+            && self.storage.is_empty()
+            && self.devices.is_empty()
             && self.policies.is_empty()
             && self.events.is_empty()
             && self.samples.is_empty()
@@ -59,6 +65,8 @@ impl Delta {
             nodes,
             pods,
             budgets,
+            storage,
+            devices,
             policies,
             events,
             samples,
@@ -71,6 +79,8 @@ impl Delta {
         self.nodes.extend(nodes);
         self.pods.extend(pods);
         self.budgets.extend(budgets);
+        self.storage.extend(storage);
+        self.devices.extend(devices);
         self.policies.extend(policies);
         self.events.extend(events);
         self.samples.extend(samples);

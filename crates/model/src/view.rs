@@ -84,6 +84,8 @@ pub enum NoFitReason {
     Invalid,
     /// It has a constraint that packing does not cover exactly.
     LeftToScheduler,
+    /// No node will do for a claim of it.
+    VolumeClaim,
     /// There is no node.
     NoNode,
     /// Others were looked at first.
@@ -100,6 +102,7 @@ impl NoFitReason {
         match self {
             Self::Invalid => "Invalid",
             Self::LeftToScheduler => "LeftToScheduler",
+            Self::VolumeClaim => "VolumeClaim",
             Self::NoNode => "NoNode",
             Self::Postponed => "Postponed",
             Self::NoRoom => "NoRoom",

@@ -16,6 +16,7 @@ use crate::fleet::{
     Amounts, Fleet, GPUS_PER_NODE_MAX, Gpu, GpuPicker, Identity, Isolation, Node, Sharing, Tenant,
 };
 use crate::request::{GpuRequest, Links, Pod, PodKind, Request};
+use crate::storage::Storage;
 
 /// The taint that stands for `spec.unschedulable`, which a pod may tolerate.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -62,13 +63,17 @@ pub fn home(pod: &model::Pod) -> Option<&str> {
     Some(name)
 }
 
-/// A pod that waits.
-pub fn pod(pod: &model::Pod) -> Pod {
+/// A pod that waits, with its claims looked up in `storage`.
+pub fn pod(pod: &model::Pod, storage: &Storage) -> Pod {
     let gang = pod.annotations.get(GANG_ANNOTATION).or_else(|| pod.labels.get(GANG_LABEL));
     Pod {
         name: pod.key.to_string().into(),
         priority: pod.priority,
-        kind: kind(pod),
+        kind: PodKind {
+            request: request(pod),
+            constraints: storage.constraints(pod),
+            identity: identity(pod),
+        },
         gang: gang.map(|name| format!("{}/{name}", pod.key.namespace).into()),
     }
 }
@@ -147,10 +152,6 @@ pub fn request(pod: &model::Pod) -> Request {
         links: Links::Any,
         extended,
     }
-}
-
-fn kind(pod: &model::Pod) -> PodKind {
-    PodKind { request: request(pod), constraints: pod.constraints.clone(), identity: identity(pod) }
 }
 
 fn identity(pod: &model::Pod) -> Arc<Identity> {
@@ -244,7 +245,9 @@ mod tests {
 
     fn places(nodes: &[model::Node], bound: &[model::Pod], waiting: &model::Pod) -> bool {
         let fleet = fleet(nodes, bound);
-        place(&[pod(waiting)], &fleet, &Demand::default(), Strategy::Default)[0].is_ok()
+        place(&[pod(waiting, &Storage::default())], &fleet, &Demand::default(), Strategy::Default)
+            [0]
+        .is_ok()
     }
 
     #[test]
@@ -297,11 +300,11 @@ mod tests {
     #[test]
     fn members_of_a_gang_are_known_by_annotation_or_label() {
         let mut member = pod_on("w", None, vec![]);
-        assert_eq!(pod(&member).gang, None);
+        assert_eq!(pod(&member, &Storage::default()).gang, None);
         member.labels = Labels::from_iter([(GANG_LABEL, "g")]);
-        assert_eq!(pod(&member).gang.as_deref(), Some("default/g"));
+        assert_eq!(pod(&member, &Storage::default()).gang.as_deref(), Some("default/g"));
         member.annotations = Labels::from_iter([(GANG_ANNOTATION, "h")]);
-        assert_eq!(pod(&member).gang.as_deref(), Some("default/h"));
+        assert_eq!(pod(&member, &Storage::default()).gang.as_deref(), Some("default/h"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Why a pod is not placed, with the value, the limit, and what would make it fit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use gpu_autoscaler_model::{ClaimFault, ClaimFaultReason};
+
 use crate::fit::{Obstacle, shortage, standing_obstacle};
-use crate::fleet::{Fleet, Gpu, Node};
+use crate::fleet::{Fleet, Gpu, Node, Sharing};
 use crate::request::{GpuRequest, InvalidRequest, PodKind, Request};
 
 /// Why a pod is not placed.
@@ -17,6 +20,8 @@ pub enum Refusal {
         /// Their paths in the pod's spec.
         constraints: Vec<Arc<str>>,
     },
+    /// No node will do for one of its claims.
+    Claim(ClaimFault),
     /// There is no node at all.
     EmptyFleet,
     /// Others were looked at first, and all that is looked at in one go is used up.
@@ -54,6 +59,13 @@ pub enum Refusal {
 pub enum Remedy {
     /// A node without this obstacle.
     NodeWithout(Obstacle),
+    /// A GPU with another table of MIG profiles, or a request for one of these.
+    MigProfile {
+        /// The profile that is asked for.
+        asked: Arc<str>,
+        /// Those that some GPU of the fleet has, sorted.
+        offered: Vec<Arc<str>>,
+    },
     /// Pods that leave a node which is large enough.
     Free {
         /// What is short.
@@ -103,7 +115,39 @@ pub fn no_room(
     let last = nodes.last().map_or(Obstacle::Unschedulable, |&(o, _)| o);
     let standing = |node: &&Node| standing_obstacle(node, pod).is_none();
     let suitable: Vec<&Node> = fleet.nodes.iter().map(AsRef::as_ref).filter(standing).collect();
-    Refusal::NoRoom { nodes, remedy: remedy(&suitable, pod, last) }
+    let remedy = match last {
+        Obstacle::Sharing => other_gpus(fleet, &pod.request),
+        _ => remedy(&suitable, pod, last),
+    };
+    Refusal::NoRoom { nodes, remedy }
+}
+
+/// What would help where no GPU is shared in the way that is asked, or a node has too few.
+fn other_gpus(fleet: &Fleet, request: &Request) -> Remedy {
+    match &request.gpu {
+        GpuRequest::Mig { profile } => {
+            let gpus = fleet.nodes.iter().flat_map(|node| &node.gpus);
+            let tables = gpus.filter_map(|gpu| match &gpu.sharing {
+                Sharing::Mig(table) => Some(table),
+                _ => None,
+            });
+            let profiles = tables.flat_map(|table| table.profiles.iter());
+            let offered: BTreeSet<&str> = profiles.map(|profile| profile.name.as_ref()).collect();
+            let offered = offered.into_iter().map(Arc::from).collect();
+            Remedy::MigProfile { asked: profile.clone(), offered }
+        }
+        GpuRequest::Whole { count } => {
+            let whole = |gpu: &&Gpu| matches!(gpu.sharing, Sharing::Exclusive | Sharing::Fraction);
+            let of_node = fleet.nodes.iter().map(|node| node.gpus.iter().filter(whole).count());
+            Remedy::LargerNode {
+                resource: Obstacle::Gpu,
+                unit: unit(Obstacle::Gpu, request),
+                asked: (*count).into(),
+                allocatable_max: of_node.max().unwrap_or(0) as u64,
+            }
+        }
+        _ => Remedy::NodeWithout(Obstacle::Sharing),
+    }
 }
 
 fn remedy(suitable: &[&Node], pod: &PodKind, last: Obstacle) -> Remedy {
@@ -232,7 +276,26 @@ impl fmt::Display for Refusal {
                 "not looked at: pods of higher priority or size were first, for which {examined} \
                  of at most {examined_max} nodes were examined"
             ),
-            Self::EmptyFleet => write!(f, "there is no node"),
+            Self::Claim(ClaimFault { claim, reason }) => match reason {
+                ClaimFaultReason::Lost => write!(
+                    f,
+                    "the volume of claim `{claim}` is gone; it would fit with a new claim"
+                ),
+                ClaimFaultReason::Deleting => {
+                    write!(f, "claim `{claim}` is being deleted; it would fit once it is made anew")
+                }
+                ClaimFaultReason::Unbound => write!(
+                    f,
+                    "claim `{claim}` has no volume, and its class makes none for a pod that \
+                     waits; it would fit once the claim is bound"
+                ),
+                ClaimFaultReason::InUse => write!(
+                    f,
+                    "claim `{claim}` is for one pod (ReadWriteOncePod), and another one has it; \
+                     it would fit once that one is gone"
+                ),
+            },
+            Self::EmptyFleet => write!(f, "there is no node; it would fit on one that is added"),
             Self::NoRoom { nodes, remedy } => {
                 let total: u32 = nodes.iter().map(|&(_, count)| count).sum();
                 write!(f, "0 of {total} nodes fit:")?;
@@ -257,6 +320,14 @@ impl fmt::Display for Remedy {
             Self::NodeWithout(obstacle) => {
                 write!(f, "it would fit on a node without: {}", obstacle.as_str())
             }
+            Self::MigProfile { asked, offered } if offered.is_empty() => {
+                write!(f, "it would fit on a GPU with the MIG profile `{asked}`; here none has MIG")
+            }
+            Self::MigProfile { asked, offered } => write!(
+                f,
+                "it would fit on a GPU with the MIG profile `{asked}`, or with one of these: {}",
+                offered.join(", ")
+            ),
             Self::Free { unit, asked, free_max, .. } => write!(
                 f,
                 "it would fit with {asked}{unit} free on one node, where now at most {free_max} are"

@@ -70,6 +70,12 @@ fn take_objects(state: &mut State, seen: &Delta) {
             Change::Delete(uid) => drop(state.budgets.remove(uid)),
         }
     }
+    for change in &seen.storage {
+        state.placement.note_storage(change);
+    }
+    for change in &seen.devices {
+        state.placement.note_devices(change);
+    }
     for change in &seen.policies {
         match change {
             Change::Upsert(it) => drop(state.policies.insert(it.uid.clone(), it.clone())),

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Fit, NoFit, NoFitReason, Node, NodeName, Pod, Timestamp, Uid, WaitingView,
+    Change, DeviceObject, Fit, NoFit, NoFitReason, Node, NodeName, Pod, StorageObject, Timestamp,
+    Uid, WaitingView,
 };
 use gpu_autoscaler_planner::demand::Demand;
+use gpu_autoscaler_planner::devices::Devices;
 use gpu_autoscaler_planner::fleet::Fleet;
 use gpu_autoscaler_planner::observe;
 use gpu_autoscaler_planner::place::{Batch, Placed, place_batch};
 use gpu_autoscaler_planner::refusal::Refusal;
+use gpu_autoscaler_planner::storage::Storage;
 use gpu_autoscaler_planner::strategy::Strategy;
 
 use crate::state::State;
@@ -32,7 +35,11 @@ pub(crate) struct Placement {
     at_home: BTreeMap<NodeName, BTreeSet<Uid>>,
     /// Nodes that `fleet` does not show as they are.
     stale: BTreeSet<NodeName>,
-    /// GPU pods that wait for any node.
+    /// Where volumes are or may be.
+    storage: Storage,
+    /// Which devices are offered and claimed.
+    devices: Devices,
+    /// Pods that wait for any node, and for GPUs or devices.
     waiting: BTreeSet<Uid>,
     /// Requests of all active GPU pods: what the fleet is used for.
     demand: Demand,
@@ -43,7 +50,8 @@ pub(crate) struct Placement {
 }
 
 fn waits(pod: &Pod) -> bool {
-    pod.is_waiting() && pod.requests.has_gpu() && observe::home(pod).is_none()
+    let asks = pod.requests.has_gpu() || !pod.constraints.device_claims.is_empty();
+    pod.is_waiting() && asks && observe::home(pod).is_none()
 }
 
 impl Placement {
@@ -63,6 +71,8 @@ impl Placement {
             return;
         }
         self.changed = true;
+        self.storage.note_pod(before, after);
+        self.devices.note_pod(before, after);
         if let Some(before) = before {
             if before.is_active() && before.requests.has_gpu() {
                 self.demand.forget(&observe::request(before));
@@ -90,6 +100,18 @@ impl Placement {
                 self.stale.insert(home);
             }
         }
+    }
+
+    /// Notes that a claim, a volume or what provides it came, changed or went.
+    pub(crate) fn note_storage(&mut self, change: &Change<StorageObject, Uid>) {
+        self.storage.note(change);
+        self.changed = true;
+    }
+
+    /// Notes that a device claim, or what offers devices, came, changed or went.
+    pub(crate) fn note_devices(&mut self, change: &Change<DeviceObject, Uid>) {
+        self.devices.note(change);
+        self.changed = true;
     }
 
     /// When pods are to be placed next; `None` when nothing has changed.
@@ -136,10 +158,13 @@ pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) 
         .filter_map(|uid| state.pods.get(uid))
         .map(|entry| &entry.pod)
         .collect();
-    let pods: Vec<_> = waiting.iter().map(|pod| observe::pod(pod)).collect();
+    let mut pods: Vec<_> =
+        waiting.iter().map(|pod| observe::pod(pod, &state.placement.storage)).collect();
+    let mut fleet = state.placement.fleet.clone();
+    state.placement.devices.look_up(&waiting, &mut pods, &mut fleet);
     let Placed { results, examined } = place_batch(Batch {
         pods: &pods,
-        fleet: &state.placement.fleet,
+        fleet: &fleet,
         demand: &state.placement.demand,
         strategy: Strategy::Default,
         examined_max: policy.placing_examined_max,
@@ -191,6 +216,7 @@ fn no_fit(refusal: &Refusal) -> NoFit {
     let reason = match refusal {
         Refusal::Invalid(_) => NoFitReason::Invalid,
         Refusal::Uncovered { .. } => NoFitReason::LeftToScheduler,
+        Refusal::Claim(_) => NoFitReason::VolumeClaim,
         Refusal::EmptyFleet => NoFitReason::NoNode,
         Refusal::Postponed { .. } => NoFitReason::Postponed,
         Refusal::NoRoom { .. } => NoFitReason::NoRoom,

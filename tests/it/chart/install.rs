@@ -19,12 +19,16 @@ const SOON: Duration = Duration::from_secs(180);
 type Right = (&'static str, &'static str, bool);
 
 /// What the controller must be able to do.
-const CONTROLLER_MAY: [Right; 14] = [
+const CONTROLLER_MAY: [Right; 18] = [
     ("list", "nodes", false),
     ("watch", "nodes", false),
     ("list", "pods", false),
     ("watch", "pods", false),
     ("list", "poddisruptionbudgets.policy", false),
+    ("list", "persistentvolumeclaims", false),
+    ("watch", "persistentvolumes", false),
+    ("list", "csinodes.storage.k8s.io", false),
+    ("watch", "resourceslices.resource.k8s.io", false),
     ("create", "events", false),
     ("list", "events", false),
     ("get", "autoscalingpolicies.gpu-autoscaler.io", false),

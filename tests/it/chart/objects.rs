@@ -66,7 +66,11 @@ fn published_names_ports_and_numbers_are_kept() {
 #[test]
 fn the_controller_takes_the_arguments_that_it_is_given() {
     let Some(helm) = Helm::find_or_skip() else { return };
-    for values in ["controller.enabled=true", "controller.prometheusURL=https://p.example/x"] {
+    for values in [
+        "controller.enabled=true",
+        "controller.prometheusURL=https://p.example/x",
+        "controller.otlpEndpoint=http://otel.tracing.svc:4318",
+    ] {
         let objects = helm.objects(&["--set", values]);
         let controller = named(&objects, "Deployment", "gpu-autoscaler-controller");
         let arguments = &controller["spec"]["template"]["spec"]["containers"][0]["args"];
@@ -77,6 +81,53 @@ fn the_controller_takes_the_arguments_that_it_is_given() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command:?}: {said}");
     }
+}
+
+#[test]
+fn the_controller_may_reach_what_it_is_pointed_at() {
+    let Some(helm) = Helm::find_or_skip() else { return };
+    let ports = |values: &str| -> BTreeSet<u64> {
+        let objects = helm.objects(&["--set", values]);
+        let policy = named(&objects, "NetworkPolicy", "gpu-autoscaler-controller");
+        let rules = list(&policy["spec"]["egress"]).iter();
+        let ports = rules.flat_map(|rule| list(&rule["ports"]));
+        ports.map(|port| port["port"].as_u64().expect("a number")).collect()
+    };
+    let always = [53, 443, 6443, 9400];
+    for (values, further) in [
+        ("controller.otlpEndpoint=", &[9090][..]),
+        ("controller.otlpEndpoint=http://otel.tracing.svc:4318", &[9090, 4318]),
+        ("controller.otlpEndpoint=http://[fd00::7]:4318/v1/traces", &[9090, 4318]),
+        ("controller.otlpEndpoint=https://otel.example", &[9090]),
+        ("controller.otlpEndpoint=http://otel.example", &[9090, 80]),
+        ("controller.prometheusURL=http://[fd00::7]/prefix", &[80]),
+        ("controller.prometheusURL=http://thanos.example:10902", &[10902]),
+    ] {
+        let expected = always.iter().chain(further).copied().collect();
+        assert_eq!(ports(values), expected, "{values}");
+    }
+}
+
+#[test]
+fn a_claim_is_never_held_by_two_controllers() {
+    let Some(helm) = Helm::find_or_skip() else { return };
+    let claim = ["--set", "controller.history.existingClaim=learned"];
+    let refusal = helm.render(&claim).expect_err("three replicas");
+    assert!(refusal.contains("controller.replicaCount is 3"), "{refusal}");
+    let one = ["--set", "controller.replicaCount=1"];
+    let objects = helm.objects(&[claim, one].concat());
+    let spec = &named(&objects, "Deployment", "gpu-autoscaler-controller")["spec"];
+    assert_eq!(spec["strategy"]["type"], "Recreate");
+    let volumes = list(&spec["template"]["spec"]["volumes"]);
+    let claims: Vec<&Value> = volumes
+        .iter()
+        .map(|volume| &volume["persistentVolumeClaim"]["claimName"])
+        .filter(|name| !name.is_null())
+        .collect();
+    assert_eq!(claims, ["learned"]);
+    let objects = helm.objects(&[]);
+    let spec = &named(&objects, "Deployment", "gpu-autoscaler-controller")["spec"];
+    assert!(spec["strategy"].is_null(), "volumes of pods' own hold up nobody");
 }
 
 #[test]
@@ -136,6 +187,18 @@ fn rights_are_exactly_those_that_are_used() {
     ]
     .map(str::to_owned)
     .into();
+    for kind in [
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "storageclasses",
+        "csidrivers",
+        "csinodes",
+        "resourceclaims",
+        "resourceslices",
+        "deviceclasses",
+    ] {
+        expected.extend(["list", "watch"].map(|verb| format!("{verb} {kind}")));
+    }
     for kind in &kinds {
         expected.extend(["get", "list", "watch"].map(|verb| format!("{verb} {kind}")));
         expected.insert(format!("patch {kind}/status"));

@@ -282,6 +282,7 @@ fn unknown_keys_and_impossible_values_are_refused_by_name() {
         ("dcgmExporter.scrapeInterval=10", "/dcgmExporter/scrapeInterval"),
         ("prometheus.server.retention=week", "/prometheus/server/retention"),
         ("controller.prometheusURL=prometheus:9090", "/controller/prometheusURL"),
+        ("controller.otlpEndpoint=otel:4317", "/controller/otlpEndpoint"),
         // A password would be on the command line.
         ("controller.prometheusURL=http://me:secret@prometheus", "/controller/prometheusURL"),
     ] {
@@ -301,4 +302,5 @@ fn the_chart_is_clean_and_of_the_version_of_the_workspace() {
     for version in ["version", "appVersion"] {
         assert_eq!(about[version], env!("CARGO_PKG_VERSION"), "{version}");
     }
+    assert_eq!(about["home"], env!("CARGO_PKG_REPOSITORY"));
 }

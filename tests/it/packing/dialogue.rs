@@ -12,6 +12,9 @@ use tests::program::Program;
 /// The scheduler answers in milliseconds; a machine under load takes seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
+/// Where pods are.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
 /// What the scheduler said of a pod.
 pub enum Decision {
     /// It is bound to this node.
@@ -36,7 +39,7 @@ impl Drop for Dialogue {
     }
 }
 
-fn invalid(text: impl Into<String>) -> io::Error {
+pub fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
@@ -102,16 +105,39 @@ impl Dialogue {
         Ok((status, serde_json::from_slice(&body)?))
     }
 
-    /// Creates the pod and waits for the scheduler's answer.
-    pub fn decide(&mut self, name: &str, manifest: &Value) -> io::Result<Decision> {
-        let pods = "/api/v1/namespaces/default/pods";
-        let (status, answer) = self.call("POST", pods, &manifest.to_string())?;
-        if status != 201 {
-            return Err(invalid(format!("{status}: {answer}: {manifest}")));
+    /// Creates an object; returns it as the API server has it.
+    pub fn create(&mut self, path: &str, manifest: &Value) -> io::Result<Value> {
+        match self.call("POST", path, &manifest.to_string())? {
+            (201, object) => Ok(object),
+            (status, answer) => Err(invalid(format!("{status}: {answer}: {manifest}"))),
         }
+    }
+
+    /// Creates an object, unless one of its name is there.
+    pub fn create_or_keep(&mut self, path: &str, manifest: &Value) -> io::Result<()> {
+        match self.call("POST", path, &manifest.to_string())? {
+            (201 | 409, _) => Ok(()),
+            (status, answer) => Err(invalid(format!("{status}: {answer}: {manifest}"))),
+        }
+    }
+
+    /// The object at `path`.
+    pub fn get(&mut self, path: &str) -> io::Result<Value> {
+        match self.call("GET", path, "")? {
+            (200, object) => Ok(object),
+            (status, answer) => Err(invalid(format!("{path}: {status}: {answer}"))),
+        }
+    }
+
+    /// Waits for the scheduler's answer on the pod, and does `meanwhile` again and again.
+    pub fn decision(
+        &mut self,
+        name: &str,
+        mut meanwhile: impl FnMut(&mut Self) -> io::Result<()>,
+    ) -> io::Result<Decision> {
         let end = Instant::now() + ANSWER_WITHIN;
         loop {
-            let (_, pod) = self.call("GET", &format!("{pods}/{name}"), "")?;
+            let pod = self.get(&format!("{PODS}/{name}"))?;
             if let Some(node) = pod["spec"]["nodeName"].as_str() {
                 return Ok(Decision::Bound(node.to_owned()));
             }
@@ -126,13 +152,14 @@ impl Dialogue {
             if Instant::now() > end {
                 return Err(invalid(format!("no answer for {name}: {pod}")));
             }
+            meanwhile(self)?;
             std::thread::yield_now();
         }
     }
 
     /// Deletes the pod at once.
     pub fn delete(&mut self, name: &str) -> io::Result<()> {
-        let path = format!("/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0");
+        let path = format!("{PODS}/{name}?gracePeriodSeconds=0");
         let (status, answer) = self.call("DELETE", &path, "")?;
         if status == 200 { Ok(()) } else { Err(invalid(format!("{status}: {answer}"))) }
     }

@@ -1,4 +1,4 @@
-//! Random nodes and pods, each in the planner's words and as a manifest.
+//! Random nodes, in the planner's words and as manifests, and the manifests of random pods.
 
 use std::sync::Arc;
 
@@ -6,13 +6,14 @@ use gpu_autoscaler_model::{
     Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm, Operator,
     PodTerm, Requirement, SpreadConstraint, Taint, TaintEffect, Toleration,
 };
-use gpu_autoscaler_planner::fleet::{
-    Amounts, Fleet, Gpu, GpuPicker, Identity, Isolation, Node, Sharing,
-};
-use gpu_autoscaler_planner::request::{GpuRequest, Links, PodKind, Request};
+use gpu_autoscaler_planner::fleet::{Amounts, Fleet, Gpu, GpuPicker, Node, Sharing};
 use serde_json::{Value, json};
 
 const ZONES: [&str; 3] = ["a", "b", "c"];
+const REGIONS: [&str; 2] = ["north", "south"];
+const ZONE: &str = "topology.kubernetes.io/zone";
+const REGION: &str = "topology.kubernetes.io/region";
+const BETA_ZONE: &str = "failure-domain.beta.kubernetes.io/zone";
 const APPS: [&str; 4] = ["web", "db", "train", "infer"];
 const TIERS: [&str; 3] = ["1", "5", "9"];
 const TAINTS: [&str; 3] = ["dedicated", "spot", "old"];
@@ -39,11 +40,11 @@ impl World {
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
@@ -68,6 +69,16 @@ impl World {
         }
         if !self.one_in(3) {
             labels.push(("tier", self.pick(&TIERS)));
+        }
+        // What volumes name; some nodes have the older label alone.
+        if self.one_in(2) {
+            labels.push((ZONE, self.pick(&ZONES)));
+        }
+        if self.one_in(4) {
+            labels.push((REGION, self.pick(&REGIONS)));
+        }
+        if self.one_in(5) {
+            labels.push((BETA_ZONE, self.pick(&ZONES)));
         }
         let labels = Labels::from_iter(labels);
         let mut taints = Vec::new();
@@ -112,8 +123,8 @@ impl World {
         (node, manifest)
     }
 
-    /// A pod, and its manifest.
-    pub fn pod(&mut self, name: &str) -> (PodKind, Value) {
+    /// The manifest of a pod that uses `claims` of volumes and of `devices`.
+    pub fn pod(&mut self, name: &str, claims: &[String], devices: &[String]) -> Value {
         let app: Arc<str> = self.pick(&APPS).into();
         let (cpu_milli, memory_mib) =
             (self.pick(&[100, 500, 2000_u64]), self.pick(&[64, 2048_u64]));
@@ -143,28 +154,60 @@ impl World {
             "name": "main", "image": "registry.example/main:1", "ports": ports,
             "resources": { "requests": limits, "limits": limits },
         }]);
-        let manifest = json!({
+        spec["volumes"] = claims
+            .iter()
+            .map(|claim| json!({ "name": claim, "persistentVolumeClaim": { "claimName": claim } }))
+            .collect();
+        spec["resourceClaims"] = devices
+            .iter()
+            .map(|claim| json!({ "name": claim, "resourceClaimName": claim }))
+            .collect();
+        json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": name, "labels": { "app": *app } },
             "spec": spec,
-        });
-        let kind = PodKind {
-            request: Request {
-                cpu_milli,
-                memory_bytes: memory_mib << 20,
-                gpu: if gpus > 0 { GpuRequest::Whole { count: gpus } } else { GpuRequest::None },
-                models: Vec::new(),
-                isolation: Isolation::None,
-                links: Links::Any,
-                extended: if slices > 0 { vec![(MIG.into(), slices)] } else { Vec::new() },
-            },
-            constraints: Arc::new(constraints),
-            identity: Arc::new(Identity {
-                namespace: "default".into(),
-                labels: [("app", app)].into_iter().collect(),
-            }),
-        };
-        (kind, manifest)
+        })
+    }
+
+    /// Some of `claims`, for one pod; mostly none.
+    pub fn claims(&mut self, claims: &[String]) -> Vec<String> {
+        let mut chosen = Vec::new();
+        while chosen.len() < 3 && self.one_in(3) {
+            chosen.push(claims[self.below(claims.len())].clone());
+        }
+        chosen.sort();
+        chosen.dedup();
+        chosen
+    }
+
+    /// `volume` with a source, and perhaps an affinity and the labels of zones.
+    pub fn volume(&mut self, mut volume: Value) -> Value {
+        let source = self.below(3);
+        match source {
+            0 => volume["spec"]["nfs"] = json!({ "server": "nfs.example", "path": "/" }),
+            1 => volume["spec"]["local"] = json!({ "path": "/data" }),
+            _ => {
+                let handle = volume["metadata"]["name"].clone();
+                volume["spec"]["csi"] =
+                    json!({ "driver": "files.csi.example", "volumeHandle": handle });
+            }
+        }
+        if source == 1 || self.one_in(2) {
+            let terms: Vec<Value> = (0..1 + self.below(2))
+                .map(|_| json!({ "matchExpressions": expressions(&self.node_term().labels) }))
+                .collect();
+            volume["spec"]["nodeAffinity"] = json!({ "required": { "nodeSelectorTerms": terms } });
+        }
+        for key in [ZONE, BETA_ZONE] {
+            if self.one_in(4) {
+                let values = self.pick(&["a", "b", "a__b", "b__c"]);
+                volume["metadata"]["labels"][key] = values.into();
+            }
+        }
+        if self.one_in(6) {
+            volume["metadata"]["labels"][REGION] = self.pick(&REGIONS).into();
+        }
+        volume
     }
 
     fn constraints(&mut self) -> Constraints {

@@ -99,6 +99,11 @@ typedef struct {
     const char *name;      /* a word of yours */
     int32_t detached;      /* 1: it outlives this process, to its deadline */
     int32_t reserved;      /* 0 */
+    /* Fields are only ever appended. A program that was compiled with fewer says so by
+     * `struct_size`; what it lacks has its default. From here on: 96 bytes where it was 80. */
+    uint64_t warn_ms;      /* before the deadline; default that of the configuration */
+    int32_t warn_signal;   /* to every process then: 0 none, 1 USR1, 2 USR2, 3 HUP, 4 INT */
+    int32_t reserved_2;    /* 0 */
 } chronos_v1_request;
 
 /* The ABI of this library; compare it with CHRONOS_ABI before anything else. */

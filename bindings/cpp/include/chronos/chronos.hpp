@@ -73,6 +73,10 @@ struct Request {
     int onExpire = 0;
     std::string name;
     bool detached = false;
+    /// Before the deadline; 0 is what the configuration says.
+    std::chrono::milliseconds warn{0};
+    /// To every process then: 0 none, 1 USR1, 2 USR2, 3 HUP, 4 INT.
+    int warnSignal = 0;
 };
 
 /// A way to the partitions of this machine. Movable, not copyable.
@@ -194,6 +198,8 @@ private:
         request.on_expire = wanted.onExpire;
         request.name = wanted.name.empty() ? nullptr : wanted.name.c_str();
         request.detached = wanted.detached;
+        request.warn_ms = millis(wanted.warn);
+        request.warn_signal = wanted.warnSignal;
         return request;
     }
 

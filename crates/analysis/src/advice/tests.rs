@@ -146,15 +146,16 @@ fn spare_gpus_are_given_back_unless_its_like_touched_them() {
     seen.touched = 2;
     let eight = Holding { count: 8, ..whole(H100) };
     let limits = Thresholds::published();
-    let fewer = |history: Option<&UsageProfile>| {
-        let (advice, _, freed) =
-            advise(FindingKind::OverRequested, &seen, history, &eight, &limits);
+    let of = |seen: &PodUsage, history: Option<&UsageProfile>| {
+        let (advice, _, freed) = advise(FindingKind::OverRequested, seen, history, &eight, &limits);
         format!("{advice}; frees {freed}")
     };
-    assert_eq!(fewer(None), "request 2 GPUs instead of 8; frees 6/8");
+    assert_eq!(of(&seen, None), "request 2 GPUs instead of 8; frees 6/8");
     let mut history = profile();
     history.touched_max = 4;
-    assert_eq!(fewer(Some(&history)), "request 4 GPUs instead of 8; frees 4/8");
+    assert_eq!(of(&seen, Some(&history)), "request 4 GPUs instead of 8; frees 4/8");
+    seen.touched = 1;
+    assert_eq!(of(&seen, None), "request 1 GPUs instead of 8; frees 7/8");
 }
 
 fn profile() -> UsageProfile {
@@ -185,4 +186,36 @@ fn whoever_computes_nothing_is_to_stop() {
         let (advice, _, freed) = advise(kind, &idle, None, &whole(H100), &limits);
         assert_eq!((advice, freed), (Advice::Stop, GpuShare::ALL));
     }
+}
+
+#[test]
+fn what_fits_to_the_last_byte_and_slice_fits() {
+    let limits = Thresholds { memory_margin: Ratio::ZERO, ..Thresholds::published() };
+    let advised = |usage: &PodUsage, holding: &Holding<'_>| {
+        advise(FindingKind::Underutilized, usage, None, holding, &limits).0.to_string()
+    };
+    let slice = advised(&usage(0.10, 0.10, Some(10_240)), &whole(H100));
+    assert_eq!(slice, "request MIG profile 1g.10gb (10 GiB, 1/8 of a GPU)");
+    let slice = advised(&usage(0.10, 0.10, Some(10_241)), &whole(H100));
+    assert_eq!(slice, "request MIG profile 1g.20gb (20 GiB, 2/8 of a GPU)");
+    // One of four compute slices is 25 %.
+    let slice = advised(&usage(0.25, 0.25, Some(5_000)), &whole("NVIDIA-A30"));
+    assert_eq!(slice, "request MIG profile 1g.6gb (5.6 GiB, 1/4 of a GPU)");
+    let eighth = advised(&usage(0.10, 1.0, Some(10_240)), &whole("NVIDIA-L4"));
+    assert_eq!(eighth, "share the GPU: 1 of 8 replicas");
+}
+
+#[test]
+fn a_rare_need_of_its_like_counts() {
+    // Two in a hundred hours: above the 95th percentile, within the 99th.
+    let mut history = profile();
+    history.activity_ppm.add(100_000, 98 * 3_600);
+    history.activity_ppm.add(800_000, 2 * 3_600);
+    history.fb_mib.add(1_000, 98 * 3_600);
+    history.fb_mib.add(60_000, 2 * 3_600);
+    let limits = Thresholds::published();
+    let quiet = usage(0.05, 0.05, Some(1_000));
+    let (_, need, _) =
+        advise(FindingKind::Underutilized, &quiet, Some(&history), &whole(H100), &limits);
+    assert!(need.activity >= share(0.8) && need.memory >= Some(mib(60_000)), "{need:?}");
 }

@@ -8,6 +8,7 @@ use super::exit::Failure;
 use super::print::Output;
 use super::views;
 use crate::lease::Lease;
+use crate::os::directory::{Directory, Purpose};
 use crate::os::settings::Access;
 use crate::os::{Host, Session, Settings, cgroup, ebpf, guard, systemd};
 
@@ -125,7 +126,7 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
         }
     }
     if settings.access == Access::Own {
-        match crate::os::directory::Directory::open(&settings.state, 0o700) {
+        match Directory::open(Purpose::State, &settings.state, 0o700) {
             Ok(folder) => check("history", State::Ok, folder.path().display().to_string()),
             Err(fault) => {
                 let why = crate::os::session::chain(&fault);

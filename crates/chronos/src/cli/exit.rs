@@ -1,22 +1,6 @@
 //! How the tool fails: exit codes and the text or object on standard error.
 //!
-//! | code | meaning |
-//! |---|---|
-//! | 0 | done |
-//! | 1 | failed in another way, or called without arguments |
-//! | 2 | the arguments mean nothing |
-//! | 65 | no such partition, or it is in another phase |
-//! | 69 | the enforcement that was required is not available |
-//! | 73 | no capacity |
-//! | 74 | the machine failed: a file, a library, a device |
-//! | 75 | waited in the queue in vain |
-//! | 77 | not permitted: owner, policy, root only |
-//! | 78 | configuration or policy file with an error |
-//! | `run` | the job's own code, 128 and the signal that ended it, or: |
-//! | 124 | the partition expired and SIGTERM ended the job |
-//! | 125 | the job could not be supervised |
-//! | 126, 127 | the job cannot be executed, is not found |
-//! | 137 | the partition expired and SIGKILL ended the job |
+//! The codes are a table of `docs/chronos.md`; `tests/it/exit_codes.rs` shows each of them.
 
 use std::process::ExitCode;
 

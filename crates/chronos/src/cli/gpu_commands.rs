@@ -7,7 +7,7 @@ use super::exit::Failure;
 use super::lease_commands::{LEASE_COLUMNS, failed, request, row};
 use super::print::{self, Mark, Output};
 use super::views;
-use crate::api::{Order, Reply};
+use crate::api::{Order, Reply, Victim};
 use crate::engine::names;
 use crate::lease::{Gpu, Request};
 use crate::os::gpu::Usage;
@@ -171,14 +171,17 @@ pub(super) fn suggest(session: &mut Session, wanted: &Wanted, out: Output) -> Re
     wanted::require(&wanted.require)?;
     let request = request(session, wanted)?;
     let reply = session.ask(&Order::Suggest { request: request.clone() })?;
-    let Reply::Suggested { start, parts } = reply else { return Err(failed(reply)) };
+    let Reply::Suggested { start, parts, preempts } = reply else { return Err(failed(reply)) };
     let why = reasons(session, &request, start)?;
     if out.json {
-        out.object(&views::suggestion(start, &parts, &why));
+        out.object(&views::suggestion(start, &parts, &preempts, &why));
         return Ok(());
     }
     let when = if start == Span::ZERO { "now".to_owned() } else { format!("in {start}") };
     out.line(&format!("{} {when}", names(&parts)));
+    for Victim { id, user } in preempts {
+        out.line(&format!("  suspends partition {id} of user {user}, whose priority is low"));
+    }
     for reason in why {
         out.line(&format!("  {reason}"));
     }

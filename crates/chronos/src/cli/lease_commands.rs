@@ -14,7 +14,7 @@ use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
 use crate::lease::{Binding, Lease, OnExpire, Phase, Request, ReservationId};
 use crate::os::session::{Session, lease_id};
-use crate::os::supervise::{self, Outcome};
+use crate::os::supervise::{self, Means, Outcome};
 use crate::os::{clock, terminal};
 use crate::planner;
 use crate::quantity::{Now, Span};
@@ -48,7 +48,6 @@ pub fn run(session: &mut Session, command: Command, out: Output) -> Result<ExitC
         }
         Command::Suggest(wanted) => gpu_commands::suggest(session, &wanted, out)?,
         Command::Top { interval, frames } => gpu_commands::top(session, interval, frames, out)?,
-        Command::Reap => crate::os::guard::reap(session.settings())?,
         _ => unreachable!("the other commands need no session and are done before"),
     }
     Ok(ExitCode::SUCCESS)
@@ -221,9 +220,13 @@ fn job_in_lease(
     });
     Ok(match outcome.map_err(|fault| supervised(fault.into()))? {
         Outcome::Exited(code) => ExitCode::from(code),
-        Outcome::Ended { reason, killed } => {
+        Outcome::Ended { reason, by } => {
             eprintln!("{} partition {} {reason}", print::mark(Mark::Warning), lease.id);
-            ExitCode::from(if killed { 137 } else { 124 })
+            ExitCode::from(match by {
+                Means::Term => 124,
+                Means::Kill => 137,
+                Means::Suspended => 140,
+            })
         }
     })
 }

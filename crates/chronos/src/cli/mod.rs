@@ -91,6 +91,10 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Reap => {
+            crate::os::guard::reap(&settings)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Command::Helper { idle } => {
             let idle = idle.as_deref().map(crate::quantity::Span::parse).transpose();
             crate::os::helper::run(&settings, idle.map_err(Failure::from_quantity)?)?;

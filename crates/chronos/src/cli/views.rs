@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::Victim;
 use crate::book::{Book, Epitaph};
 use crate::engine::phase_word;
 use crate::lease::{Gpu, Lease, Part, Phase, Reservation, Ticket};
@@ -32,6 +33,8 @@ pub fn lease(lease: &Lease, now: Now) -> Value {
         "priority": lease.request.priority,
         "onExpire": lease.request.on_expire,
         "graceSeconds": round(lease.request.grace),
+        "warnSeconds": lease.request.warn.map(round),
+        "warnSignal": lease.request.warn_signal,
         "name": lease.request.name,
         "enforcement": enforcement(lease),
         "holdsMemory": lease.holds_until().is_some(),
@@ -120,12 +123,13 @@ pub fn gpu(gpu: &Gpu, book: &Book, free: u64) -> Value {
 }
 
 /// When and where a request would fit.
-pub fn suggestion(start: Span, parts_: &[Part], why: &[String]) -> Value {
+pub fn suggestion(start: Span, parts_: &[Part], preempts: &[Victim], why: &[String]) -> Value {
     json!({
         "apiVersion": API_VERSION,
         "kind": "Suggestion",
         "startsInSeconds": round(start),
         "parts": parts(parts_),
+        "preempts": preempts,
         "why": why,
     })
 }

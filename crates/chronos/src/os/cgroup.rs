@@ -17,8 +17,8 @@ use crate::quantity::Span;
 /// Folder of the machine's hierarchy that holds all fences.
 const SLICE: &str = "chronos.slice";
 
-/// How long a freeze may take; the kernel needs milliseconds.
-const FREEZE_WAIT: Span = Span::from_secs(1);
+/// How long a freeze may take: milliseconds, or seconds where every process waits for a processor.
+pub const FREEZE_WAIT: Span = Span::from_secs(5);
 
 /// The place of all fences.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -46,9 +46,29 @@ const NETWORK: [(u64, &str); 15] = [
     (0x564c, "NCP"),
 ];
 
+/// What a folder of ours is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Live state: leases, locks, the queue.
+    Runtime,
+    /// What outlives a reboot: history and calendar.
+    State,
+}
+
+impl Purpose {
+    /// In words.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime directory",
+            Self::State => "state directory",
+        }
+    }
+}
+
 /// A folder of ours.
 #[derive(Debug)]
 pub struct Directory {
+    purpose: Purpose,
     path: PathBuf,
     fd: OwnedFd,
 }
@@ -59,12 +79,12 @@ impl Directory {
     /// # Errors
     /// [`Fault::NotOurs`] for a link, a folder of another user or one that others can write into,
     /// [`Fault::NetworkFileSystem`], [`Fault::Os`].
-    pub fn open(path: &Path, mode: u32) -> Result<Self, Fault> {
-        let directory = match Self::open_there(path) {
+    pub fn open(purpose: Purpose, path: &Path, mode: u32) -> Result<Self, Fault> {
+        let directory = match Self::open_there(purpose, path) {
             Err(Fault::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 let made = std::fs::DirBuilder::new().mode(mode).recursive(true).create(path);
                 made.map_err(|e| Fault::os("make directory", path.display(), e))?;
-                Self::open_there(path)?
+                Self::open_there(purpose, path)?
             }
             opened => opened?,
         };
@@ -73,23 +93,23 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Opens a folder of `owner` to read from it.
+    /// Opens the runtime directory of `owner` to read from it.
     ///
     /// # Errors
     /// As [`Directory::open`]; a folder that is not there is [`Fault::Os`].
     pub fn open_to_read(path: &Path, owner: u32) -> Result<Self, Fault> {
-        let directory = Self::open_there(path)?;
+        let directory = Self::open_there(Purpose::Runtime, path)?;
         directory.refuse_foreign(owner)?;
         Ok(directory)
     }
 
-    fn open_there(path: &Path) -> Result<Self, Fault> {
+    fn open_there(purpose: Purpose, path: &Path) -> Result<Self, Fault> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { path: path.to_owned(), fd }),
+            Ok(fd) => Ok(Self { purpose, path: path.to_owned(), fd }),
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let why = "it is a symbolic link or no directory".to_owned();
-                Err(Fault::NotOurs { path: path.to_owned(), why })
+                Err(Fault::NotOurs { purpose, path: path.to_owned(), why })
             }
             Err(error) => Err(Fault::os("open directory", path.display(), error)),
         }
@@ -105,7 +125,7 @@ impl Directory {
         } else {
             return Ok(());
         };
-        Err(Fault::NotOurs { path: self.path.clone(), why })
+        Err(Fault::NotOurs { purpose: self.purpose, path: self.path.clone(), why })
     }
 
     fn refuse_network(&self) -> Result<(), Fault> {
@@ -114,7 +134,10 @@ impl Directory {
         // The width of the field differs between machines; the numbers have 32 bits.
         let magic = stat.f_type as u64 & 0xffff_ffff;
         match NETWORK.iter().find(|(number, _)| *number == magic) {
-            Some((_, kind)) => Err(Fault::NetworkFileSystem { path: self.path.clone(), kind }),
+            Some((_, kind)) => {
+                let (purpose, path) = (self.purpose, self.path.clone());
+                Err(Fault::NetworkFileSystem { purpose, path, kind })
+            }
             None => Ok(()),
         }
     }
@@ -160,7 +183,8 @@ impl Directory {
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)) {
             Ok(fd) => fd,
             Err(Errno::LOOP) => {
-                return Err(Fault::NotOurs { path, why: "it is a symbolic link".to_owned() });
+                let (purpose, why) = (self.purpose, "it is a symbolic link".to_owned());
+                return Err(Fault::NotOurs { purpose, path, why });
             }
             Err(error) => return Err(Fault::os("open", path.display(), error)),
         };
@@ -168,7 +192,7 @@ impl Directory {
         let metadata = file.metadata().map_err(|e| Fault::os("examine", path.display(), e))?;
         if !metadata.is_file() || metadata.nlink() > 1 {
             let why = "it is no plain file of its own".to_owned();
-            return Err(Fault::NotOurs { path, why });
+            return Err(Fault::NotOurs { purpose: self.purpose, path, why });
         }
         Ok(file)
     }

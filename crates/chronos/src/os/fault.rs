@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::directory::Purpose;
+
 /// A failed call, with what it was done to.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -26,8 +28,10 @@ pub enum Fault {
         holder: String,
     },
     /// State on a network file system has no working locks.
-    #[error("state directory `{path}` is on a network file system ({kind})")]
+    #[error("{} `{path}` is on a network file system ({kind})", .purpose.noun())]
     NetworkFileSystem {
+        /// What it is for.
+        purpose: Purpose,
         /// The directory.
         path: PathBuf,
         /// Name of the file system.
@@ -36,6 +40,8 @@ pub enum Fault {
     /// Something that is not ours lies where our state belongs.
     #[error("`{path}` is not used: {why}")]
     NotOurs {
+        /// What it was to be used for.
+        purpose: Purpose,
         /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
@@ -79,12 +85,16 @@ impl Fault {
             Self::Os { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("free some space; leases that are granted end all the same")
             }
-            Self::NetworkFileSystem { .. } => {
-                Some("set CHRONOS_RUNTIME_DIR to a directory on tmpfs or a local disk")
-            }
-            Self::NotOurs { .. } => {
-                Some("remove it, or set CHRONOS_RUNTIME_DIR to another directory")
-            }
+            Self::NetworkFileSystem { purpose, .. } => Some(match purpose {
+                Purpose::Runtime => {
+                    "set CHRONOS_RUNTIME_DIR to a directory on tmpfs or a local disk"
+                }
+                Purpose::State => "set CHRONOS_STATE_DIR to a directory on a local disk",
+            }),
+            Self::NotOurs { purpose, .. } => Some(match purpose {
+                Purpose::Runtime => "remove it, or set CHRONOS_RUNTIME_DIR to another directory",
+                Purpose::State => "remove it, or set CHRONOS_STATE_DIR to another directory",
+            }),
             Self::LockBusy { .. } => Some("end that process, or try again"),
             Self::Backend { .. } => Some("`chronos doctor` shows every backend"),
             _ => None,

@@ -175,7 +175,7 @@ pub fn detach() -> Result<bool, Fault> {
 /// # Errors
 /// [`Fault`] when the state cannot be opened at all; a round that fails is tried again.
 pub fn run(settings: &Settings) -> Result<(), Fault> {
-    let host = Host::open(settings)?;
+    let host = Host::open_to_guard(settings)?;
     let file = host.runtime().file(c"guard", 0o600)?;
     if !try_lock(&file, &host.runtime().path_of(c"guard"))? {
         return Ok(());
@@ -212,7 +212,7 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
 /// # Errors
 /// [`Fault`] of any kind.
 pub fn reap(settings: &Settings) -> Result<(), Fault> {
-    let mut engine = Engine::new(Host::open(settings)?);
+    let mut engine = Engine::new(Host::open_to_guard(settings)?);
     loop {
         let watch = match engine.settle(Diligence::Due) {
             Ok(watch) => watch,

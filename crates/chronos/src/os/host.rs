@@ -9,14 +9,14 @@ use gpu_autoscaler_model::Timestamp;
 use rustix::process::Signal as UnixSignal;
 
 use super::cgroup::Fences;
-use super::directory::{self, Directory, RESERVE, Replacement};
+use super::directory::{self, Directory, Purpose, RESERVE, Replacement};
 use super::fault::Fault;
 use super::gpu::Backend;
 use super::settings::Settings;
 use super::{clock, ebpf, history, process};
 use crate::book::Epitaph;
 use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
-use crate::quantity::{Boottime, Now};
+use crate::quantity::{Boottime, Now, Span};
 use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 
 /// This computer.
@@ -39,12 +39,32 @@ impl Host {
     /// # Errors
     /// [`Fault`] of any kind: nothing is granted on state that cannot be trusted.
     pub fn open(settings: &Settings) -> Result<Self, Fault> {
+        let (host, state) = Self::open_both(settings)?;
+        let state = match state {
+            // A machine without a place for it leases all the same; `doctor` says what is missing.
+            Err(Fault::Os { .. }) => None,
+            state => Some(state?),
+        };
+        Ok(Self { state, ..host })
+    }
+
+    /// As [`Host::open`], for a guard: it ends leases although their history cannot be kept.
+    ///
+    /// # Errors
+    /// [`Fault`] of any kind, of the runtime directory.
+    pub fn open_to_guard(settings: &Settings) -> Result<Self, Fault> {
+        let (host, state) = Self::open_both(settings)?;
+        Ok(Self { state: state.ok(), ..host })
+    }
+
+    /// The host without its state directory, and that.
+    fn open_both(settings: &Settings) -> Result<(Self, Result<Directory, Fault>), Fault> {
         let root = rustix::process::geteuid().is_root();
         // What root keeps, everyone may read, so that `list` needs no helper.
         let (folder, mode) = if root { (0o755, 0o644) } else { (0o700, 0o600) };
-        let runtime = Directory::open(&settings.runtime, folder)?;
-        let state = Directory::open(&settings.state, folder).ok();
-        Ok(Self { mode, state, ..Self::around(runtime, settings)? })
+        let runtime = Directory::open(Purpose::Runtime, &settings.runtime, folder)?;
+        let state = Directory::open(Purpose::State, &settings.state, folder);
+        Ok((Self { mode, ..Self::around(runtime, settings)? }, state))
     }
 
     /// Opens the machine's state to read from it.
@@ -292,6 +312,10 @@ impl World for Host {
         self.backend.checkpoints()
     }
 
+    fn preempt_exempt_time(&self) -> Span {
+        self.settings.preempt_exempt_time()
+    }
+
     fn alive(&mut self, process: &ProcessId) -> bool {
         process::alive(process)
     }
@@ -312,7 +336,8 @@ impl World for Host {
         {
             fences.thaw(&lease.id)?;
             self.backend.restore(members)?;
-            return Ok(Err(Unsuspendable("its processes did not stop within 1 s".to_owned())));
+            let why = format!("its processes did not stop within {}", super::cgroup::FREEZE_WAIT);
+            return Ok(Err(Unsuspendable(why)));
         }
         let outside: Vec<ProcessId> = match fences {
             Some(fences) => {
@@ -366,6 +391,7 @@ impl World for Host {
         match &self.state {
             Some(state) => history::keep_calendar(state, self.mode, reservations),
             None => Err(Fault::NotOurs {
+                purpose: Purpose::State,
                 path: self.settings.state.clone(),
                 why: "the calendar cannot be kept without a state directory".to_owned(),
             }),

@@ -5,22 +5,23 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::directory::Directory;
+use super::directory::{Directory, Purpose};
 use super::fault::Fault;
 use super::guard::{self, Notice};
 use super::host::Host;
 use super::settings::{Access, Settings};
 use super::{clock, process, users};
-use crate::api::{Order, Reply};
+use crate::api::{Order, Reply, Victim};
 use crate::book::Book;
-use crate::engine::{Answer, Engine, Error, Wish};
+use crate::engine::{Answer, Engine, Error, Suggestion, Wish};
 use crate::expiry::{Diligence, Release};
-use crate::lease::{EndReason, Lease, LeaseId, Owner, Ticket};
+use crate::lease::{EndReason, Lease, LeaseId, Owner, Priority, Ticket};
 use crate::planner::Verdict;
 use crate::policy::Caller;
+use crate::preemption::{self, Preemption};
 use crate::quantity::{Boottime, Span};
 use crate::refusal::Refusal;
-use crate::world::Suspension;
+use crate::world::{Suspension, World};
 
 /// Longest reply of the helper, in bytes: a list of twenty thousand leases.
 const REPLY_MAX: u64 = 16 << 20;
@@ -114,10 +115,15 @@ impl Session {
         mut progress: impl FnMut(&Book),
     ) -> Result<Result<Lease, Refusal>, Fault> {
         let directory = match self.settings.access {
-            Access::Own => Directory::open(&self.settings.runtime, 0o700)?,
+            Access::Own => Directory::open(Purpose::Runtime, &self.settings.runtime, 0o700)?,
             Access::Helper(_) => Directory::open_to_read(&self.settings.runtime, 0)?,
         };
         let notice = Notice::of(&directory)?;
+        let may_preempt = ticket.request.priority == Priority::High
+            && !ticket.resumes
+            && self.engine.world().checkpoints();
+        // It was tried when the ticket was made.
+        let mut tried = ticket.since;
         loop {
             self.engine.peek().map_err(into_fault)?;
             let book = self.engine.book();
@@ -135,8 +141,18 @@ impl Session {
             if due <= now {
                 self.ask(&Order::Settle)?;
             }
-            notice
-                .wait(&[], due.max(now.after(Span::from_millis(20))).min(now.after(LOOK_EVERY)))?;
+            let mut wake = due.max(now.after(Span::from_millis(20))).min(now.after(LOOK_EVERY));
+            let exempt = self.settings.preempt_exempt_time();
+            let chance = preemption::next_chance(self.engine.book(), exempt, tried);
+            if let Some(chance) = chance.filter(|_| may_preempt) {
+                if chance <= now {
+                    tried = now;
+                    self.ask(&Order::Preempt { id: ticket.id.clone() })?;
+                    continue;
+                }
+                wake = wake.min(chance);
+            }
+            notice.wait(&[], wake)?;
         }
     }
 
@@ -246,13 +262,8 @@ fn attempt(
                 wait: None,
                 holder: caller.process.clone(),
             };
-            match engine.suggest(caller, &rules()?, &wish)? {
-                Verdict::Now(parts) => Reply::Suggested { start: Span::ZERO, parts },
-                Verdict::Later { start, parts } => {
-                    Reply::Suggested { start: start.since(clock::boottime()), parts }
-                }
-                Verdict::Never(never) => return Err(Refusal::from(never).into()),
-            }
+            let suggestion = engine.suggest(caller, &rules()?, &wish)?;
+            suggested(suggestion, engine.book())?
         }
         Order::Release { id, force, finished } => {
             let reason = if *finished { EndReason::Finished } else { EndReason::Released };
@@ -288,11 +299,33 @@ fn attempt(
             engine.unreserve(caller, id)?;
             Reply::Done
         }
+        Order::Preempt { id } => {
+            engine.preempt_for(caller, id)?;
+            Reply::Done
+        }
         Order::Settle => {
             engine.settle(Diligence::Due)?;
             Reply::Done
         }
     })
+}
+
+/// The soonest start of a request, by suspending others where that is sooner.
+fn suggested(suggestion: Suggestion, book: &Book) -> Result<Reply, Refusal> {
+    let in_ = |start: Boottime| start.since(clock::boottime());
+    if let Some(Preemption { at, victims, parts }) = suggestion.preemption {
+        let victims = victims.into_iter().filter_map(|id| {
+            let user = book.lease(&id)?.owner.user.clone();
+            Some(Victim { id, user })
+        });
+        return Ok(Reply::Suggested { start: in_(at), parts, preempts: victims.collect() });
+    }
+    let (start, parts) = match suggestion.verdict {
+        Verdict::Now(parts) => (Span::ZERO, parts),
+        Verdict::Later { start, parts } => (in_(start), parts),
+        Verdict::Never(never) => return Err(never.into()),
+    };
+    Ok(Reply::Suggested { start, parts, preempts: Vec::new() })
 }
 
 fn answer(answer: Answer) -> Reply {

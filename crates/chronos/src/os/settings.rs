@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use crate::policy::{Policy, Scalar};
+use crate::preemption;
 use crate::quantity::Span;
 
 /// The machine's configuration file.
@@ -41,6 +42,9 @@ pub struct Config {
     /// Warning before the deadline of a lease that does not say.
     #[serde(default)]
     pub warn: Option<SpanText>,
+    /// How long a lease of low priority runs before it may be suspended for one of high priority.
+    #[serde(default)]
+    pub preempt_exempt_time: Option<SpanText>,
     /// Whether lock files in the form of the earlier implementation are written.
     #[serde(default)]
     pub lock_compat: bool,
@@ -66,7 +70,7 @@ pub struct SpanText(pub Span);
 impl<'de> Deserialize<'de> for SpanText {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = Scalar::deserialize(from)?;
-        Span::parse(&text.0).map(Self).map_err(serde::de::Error::custom)
+        Span::parse_or_zero(&text.0).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -183,6 +187,11 @@ impl Settings {
     /// as unreadable: the safe side.
     pub fn has_policy(&self) -> bool {
         self.policy_file.try_exists().unwrap_or(true)
+    }
+
+    /// How long a lease runs before it may be suspended for another.
+    pub fn preempt_exempt_time(&self) -> Span {
+        self.config.preempt_exempt_time.map_or(preemption::EXEMPT_TIME, |text| text.0)
     }
 
     /// The folder of old lock files.

@@ -18,9 +18,9 @@ use super::fault::Fault;
 use super::guard::Notice;
 use super::process::{self, LEASE_VARIABLE, timespec};
 use super::session::Session;
-use super::{clock, guard};
+use super::{clock, guard, history};
 use crate::api::Order;
-use crate::lease::{EndReason, Lease, Phase, ProcessId, Vendor};
+use crate::lease::{EndReason, Lease, LeaseId, Phase, ProcessId, Vendor};
 use crate::quantity::{Boottime, Span};
 
 /// How long the supervisor goes without looking, whatever it was told.
@@ -35,9 +35,20 @@ pub enum Outcome {
     Ended {
         /// Why.
         reason: EndReason,
-        /// Whether it took SIGKILL.
-        killed: bool,
+        /// What it took.
+        by: Means,
     },
+}
+
+/// What ended a job whose lease was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Means {
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+    /// Nothing it could act on: it was suspended.
+    Suspended,
 }
 
 /// The environment of a job in a lease.
@@ -121,7 +132,7 @@ impl Watch {
         let book = session.book()?;
         let Some(current) = book.lease(&lease.id).cloned() else {
             // Ended by another guard, which has killed the job: its exit is about to be seen.
-            self.reason = self.reason.or(Some(EndReason::Expired));
+            self.reason = self.reason.or_else(|| Some(buried(session, &lease.id)));
             return Ok(now.after(Span::from_millis(100)));
         };
         match current.phase {
@@ -130,6 +141,7 @@ impl Watch {
                     say(&format!("partition {} {reason}: its processes are ended", lease.id));
                 }
                 self.reason = Some(reason);
+                self.suspended |= reason == EndReason::SuspendedTooLong;
                 self.killed |= now >= kill_at;
                 Ok(kill_at.max(now.after(Span::from_millis(20))))
             }
@@ -166,6 +178,13 @@ impl Watch {
     }
 }
 
+/// Why a lease that is over ended, by the history; without one, most leases expire.
+fn buried(session: &Session, id: &LeaseId) -> EndReason {
+    let lines = history::read(&session.settings().state).map_or_else(|_| Vec::new(), |(l, _)| l);
+    let line = lines.iter().rev().find(|line| line.id == *id);
+    line.map_or(EndReason::Expired, |line| line.reason)
+}
+
 fn finish(
     session: &mut Session,
     lease: &Lease,
@@ -176,12 +195,17 @@ fn finish(
     let finished = watch.reason.is_none();
     session.ask(&Order::Release { id: lease.id.clone(), force: false, finished })?;
     let killed = status.signal() == Some(libc::SIGKILL);
-    if let Some(reason) = watch.reason {
-        return Ok(Outcome::Ended { reason, killed: watch.killed || killed });
-    }
-    let over = lease_is_over(session, lease, status)?;
+    let by = match (watch.suspended, watch.killed || killed) {
+        (true, _) => Means::Suspended,
+        (false, true) => Means::Kill,
+        (false, false) => Means::Term,
+    };
+    let over = match watch.reason {
+        None => lease_is_over(session, lease, status)?,
+        over => over,
+    };
     if let Some(reason) = over {
-        return Ok(Outcome::Ended { reason, killed });
+        return Ok(Outcome::Ended { reason, by });
     }
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     Ok(Outcome::Exited(u8::try_from(code.unwrap_or(125)).unwrap_or(125)))

@@ -15,6 +15,11 @@ fn a_link_in_place_of_state_is_refused() {
     assert!(errors.contains("symbolic link"), "{errors}");
     std::fs::remove_file(sandbox.runtime()).unwrap();
     std::fs::create_dir(sandbox.runtime()).unwrap();
+    let state = sandbox.root().join("state");
+    symlink(&target, &state).unwrap();
+    let errors = sandbox.refused(74, &["create", "0", "0.5", "60"]);
+    assert!(errors.contains("hint: remove it, or set CHRONOS_STATE_DIR"), "{errors}");
+    std::fs::remove_file(state).unwrap();
     let victim = sandbox.root().join("victim");
     std::fs::write(&victim, "precious").unwrap();
     for name in ["journal", "lock"] {

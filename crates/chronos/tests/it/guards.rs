@@ -90,6 +90,48 @@ fn a_lease_ends_in_time_whoever_is_killed() {
     crate::sandbox::record("guards", &json!(table));
 }
 
+/// However the last lease ends, its guardian ends with it.
+#[test]
+fn a_guardian_leaves_with_the_last_lease() {
+    let leaves = |sandbox: &Sandbox, end: &dyn Fn(&Sandbox)| {
+        let guardian = await_some("the guardian", || sandbox.guardian());
+        end(sandbox);
+        await_some("the end of the guardian", || gone(guardian).then_some(()));
+        assert_eq!(sandbox.book().leases().len() + sandbox.book().tickets().len(), 0);
+    };
+    let sandbox = Sandbox::new("count=1,checkpoint=yes");
+    let quiet = |mut command: std::process::Command| {
+        Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    };
+    sandbox.create(&["--for", "300ms", "--grace", "0"]);
+    leaves(&sandbox, &|_| {});
+    let id = sandbox.create(&["0", "1", "600"]);
+    leaves(&sandbox, &|sandbox| drop(sandbox.ok(&["release", &id])));
+    // A job and its supervisor are killed: the lease is bound to both.
+    let file = sandbox.root().join("job");
+    let script = format!("echo $$ > {}; exec sleep 1000", file.display());
+    let run = quiet(sandbox.command(&["run", "--", "sh", "-c", &script]));
+    let job = numbers(&file, 1)[0];
+    leaves(&sandbox, &|_| {
+        kill(run.0.id());
+        kill(job);
+    });
+    // Who waits is killed as well, and only then is the lease before it given back.
+    let id = sandbox.create(&["0", "1", "600"]);
+    let waiter = quiet(sandbox.command(&["create", "0", "1", "600", "--wait"]));
+    await_some("the ticket", || (!sandbox.book().tickets().is_empty()).then_some(()));
+    leaves(&sandbox, &|sandbox| {
+        kill(waiter.0.id());
+        sandbox.ok(&["release", &id]);
+    });
+    // A lease that is released while it is suspended.
+    let run = quiet(sandbox.command(&["run", "--", "sleep", "1000"]));
+    let id = sandbox.first_lease();
+    await_some("the job", || sandbox.run(&["suspend", &id]).status.success().then_some(()));
+    leaves(&sandbox, &|sandbox| drop(sandbox.ok(&["release", &id])));
+    drop(run);
+}
+
 /// With no process of ours alive, the timer of a service manager ends the lease.
 #[test]
 fn a_timer_ends_a_lease_when_every_process_of_ours_is_killed() {

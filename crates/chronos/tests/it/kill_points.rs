@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use chronos::quantity::Boottime;
 use chronos::{Bytes, audit, index};
 use serde_json::json;
 
-use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root};
+use crate::sandbox::{INSIDE, Killed, Sandbox, await_some, gone, is_root, prefix_inside};
 use crate::trace::{Traced, name, only_looks, trace};
 
 const GPUS: &str = "count=2,memory=10GiB,checkpoint=yes";
@@ -265,11 +266,11 @@ fn check(stage: &mut Stage, operation: &Operation, kill_at: u64) {
 /// Calls of a scan at which an operation is killed where other processes are seen.
 const LOOKS: usize = 60;
 
+/// Kills after which it is said how far an operation is.
+const PROGRESS: u64 = 100;
+
 /// Calls beyond the end of an operation that are tried: two runs do not make the same number.
 const BEYOND: u64 = 4;
-
-/// Set for the test inside its own PID namespace.
-const INSIDE: &str = "CHRONOS_KILL_POINTS_INSIDE";
 
 /// Every call, but of those that only look no more than [`LOOKS`].
 fn most(run: &Traced) -> Vec<u64> {
@@ -298,8 +299,20 @@ fn ran_in_namespace() -> bool {
         return false;
     }
     let mut again = Command::new("unshare");
-    again.args(unshare).arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture"]);
-    again.arg("kill_points::the_tool_survives_a_kill_at_its_system_calls").env(INSIDE, "1");
+    // The shell waits for orphans, as an init does: in a scan each would be one process more.
+    again.args(unshare).args(["sh", "-c", "\"$@\"; exit $?", "init"]);
+    again.arg(std::env::current_exe().unwrap()).args(["--exact", "--nocapture"]);
+    again
+        .arg("kill_points::the_tool_survives_a_kill_at_its_system_calls")
+        .env(INSIDE, prefix_inside());
+    // SAFETY: `prctl` is safe between fork and exec.
+    unsafe {
+        again.pre_exec(|| {
+            // The namespace ends with the test, whatever ends it.
+            let kill = Some(rustix::process::Signal::KILL);
+            Ok(rustix::process::set_parent_process_death_signal(kill)?)
+        });
+    }
     assert!(again.status().unwrap().success(), "see above");
     true
 }
@@ -320,8 +333,12 @@ fn kill_at_each(operation: &Operation, points: &[u64], open_ended: bool) -> u64 
             };
             let mut stage = stage(operation);
             let traced = trace(&mut traced_command(&stage, operation), Some(kill_at));
-            if traced.killed { &kills } else { &beyond }.fetch_add(1, Ordering::Relaxed);
+            let so_far =
+                if traced.killed { &kills } else { &beyond }.fetch_add(1, Ordering::Relaxed) + 1;
             check(&mut stage, operation, kill_at);
+            if traced.killed && so_far.is_multiple_of(PROGRESS) {
+                eprintln!("{}: killed at {so_far} of {} calls", operation.name, points.len());
+            }
         }
     };
     std::thread::scope(|scope| {

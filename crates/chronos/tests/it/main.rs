@@ -9,6 +9,7 @@
 mod behaviour;
 mod escapes;
 mod examples;
+mod exit_codes;
 mod faults;
 mod guards;
 mod installation;

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chronos::audit;
 use chronos::engine::{Answer, Engine, Error, Wish};
@@ -16,7 +17,7 @@ use chronos::index;
 use chronos::journal;
 use chronos::lease::{
     Binding, Choice, EndReason, Lease, LeaseId, MemoryAsk, OnExpire, Owner, Phase, Priority,
-    ProcessId, Request, WarnSignal,
+    ProcessId, Request, Ticket, WarnSignal,
 };
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Ppm, Span};
@@ -89,6 +90,12 @@ impl Run {
         self.machine.borrow().book().leases().nth(chosen).cloned()
     }
 
+    fn urgent_ticket(&self) -> Option<Ticket> {
+        let machine = self.machine.borrow();
+        let urgent = |t: &&Ticket| t.request.priority == Priority::High;
+        machine.book().tickets().iter().find(urgent).cloned()
+    }
+
     /// One operation by one process, which is killed at a random step in two of three.
     fn operate(&mut self) {
         let fuse = (self.below(3) > 0).then(|| self.below(28));
@@ -96,6 +103,7 @@ impl Run {
         let everything = Policy::default();
         let what = self.below(14);
         let target = self.some_lease();
+        let urgent = self.urgent_ticket();
         let result = match (what, target) {
             (0..4, _) => {
                 let caller = self.caller(1_000 + self.below(3) as u32);
@@ -157,6 +165,11 @@ impl Run {
                 let offset = [-31_536_000_000, 31_536_000_000][self.below(2) as usize];
                 self.machine.borrow_mut().wall_offset += offset;
                 engine.settle(Diligence::Due).map(|_| ())
+            }
+            (13, _) if urgent.is_some() => {
+                let ticket = urgent.expect("it is some");
+                let caller = self.caller(ticket.owner.uid);
+                engine.preempt_for(&caller, &ticket.id)
             }
             _ => engine.settle(Diligence::Full).map(|_| ()),
         };
@@ -392,6 +405,7 @@ fn four_properties_hold_at_random_kill_points() {
     let (first, times) = (crate::seed(1), crate::times(3_000));
     let began = std::time::Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let (all_kills, tenth) = (AtomicU64::new(0), times.div_ceil(10));
     let share = |thread: u64| {
         let (mut kills, mut steps, mut machines) = (0, 0, 0);
         while kills < times.div_ceil(threads) {
@@ -400,6 +414,10 @@ fn four_properties_hold_at_random_kill_points() {
                 std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Err("panic".into()));
             let (k, s) = result.unwrap_or_else(|why| panic!("seed={seed}: {why}"));
             (kills, steps, machines) = (kills + k, steps + s, machines + 1);
+            let before = all_kills.fetch_add(k, Ordering::Relaxed);
+            if (before + k) / tenth > before / tenth {
+                eprintln!("model: {} of {times} kills", before + k);
+            }
         }
         (kills, steps, machines)
     };

@@ -1,4 +1,4 @@
-//! The state directory on a file system that another machine may serve: a real FUSE mount with the
+//! A directory of ours on a file system that another machine may serve: a real FUSE mount with the
 //! smallest server there can be.
 
 use std::ffi::CString;
@@ -97,24 +97,40 @@ fn root() -> Vec<u8> {
 }
 
 #[test]
-fn a_state_directory_that_another_machine_may_serve_is_refused() {
+fn a_directory_of_ours_that_another_machine_may_serve_is_refused() {
     if !is_root() {
         println!("skipped: mounting a file system needs root");
         return;
     }
     let sandbox = Sandbox::new("count=1").without_guardian();
-    std::fs::create_dir_all(sandbox.runtime()).unwrap();
-    let Some(mounted) = Mounted::at(&sandbox.runtime()) else {
-        println!("skipped: FUSE cannot be mounted here");
-        return;
-    };
-    for arguments in [&["create", "0", "0.5", "60"][..], &["list"], &["release", "partition_1"]] {
-        let errors = sandbox.refused(74, arguments);
-        assert!(errors.contains("is on a network file system (FUSE)"), "{arguments:?}: {errors}");
-        assert!(errors.contains("hint: set CHRONOS_RUNTIME_DIR"), "{errors}");
+    let folders = [
+        (sandbox.runtime(), "runtime directory", "CHRONOS_RUNTIME_DIR"),
+        (sandbox.root().join("state"), "state directory", "CHRONOS_STATE_DIR"),
+    ];
+    for (folder, noun, variable) in folders {
+        std::fs::create_dir_all(&folder).unwrap();
+        if variable == "CHRONOS_STATE_DIR" {
+            sandbox.create(&["--gpu", "0", "--for", "1ms"]);
+        }
+        let Some(mounted) = Mounted::at(&folder) else {
+            println!("skipped: FUSE cannot be mounted here");
+            return;
+        };
+        let refused = format!("{noun} `{}` is on a network file system (FUSE)", folder.display());
+        for arguments in [&["create", "0", "0.5", "60"][..], &["list"], &["release", "partition_1"]]
+        {
+            let errors = sandbox.refused(74, arguments);
+            assert!(errors.contains(&refused), "{arguments:?}: {errors}");
+            assert!(errors.contains(&format!("hint: set {variable} to")), "{errors}");
+        }
+        if variable == "CHRONOS_STATE_DIR" {
+            sandbox.ok(&["reap"]);
+            assert_eq!(sandbox.book().leases().len(), 0, "a guard ends what was granted before");
+        }
+        let doctor = sandbox.run(&["doctor"]);
+        assert_eq!(doctor.status.code(), Some(1));
+        drop(mounted);
+        let id = sandbox.create(&["0", "0.5", "60"]);
+        sandbox.ok(&["release", &id]);
     }
-    let doctor = sandbox.run(&["doctor"]);
-    assert_eq!(doctor.status.code(), Some(1));
-    drop(mounted);
-    sandbox.create(&["0", "0.5", "60"]);
 }

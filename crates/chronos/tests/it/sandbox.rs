@@ -1,7 +1,9 @@
 //! A machine of its own for one test: state directories, fake GPUs, and the tool.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,16 +11,62 @@ use serde_json::Value;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
+/// Set for a test inside its own PID namespace: what the folders of its sandboxes begin with.
+pub const INSIDE: &str = "CHRONOS_TEST_INSIDE";
+
+/// What the folders of this test program begin with.
+static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
+    let name = || std::env::temp_dir().join(format!("chronos-it-{}", std::process::id()));
+    std::env::var_os(INSIDE).map_or_else(name, PathBuf::from)
+});
+
+/// Ends what a test program that was killed leaves behind, as no `drop` ran: leases, guardians and
+/// jobs, all of which have the name of their sandbox in their environment, and the folders.
+const JANITOR: &str = r#"
+    read -r _
+    for state in "$0"-*/run; do
+        [ -e "$state/journal" ] || continue
+        grep -aoE 'partition_[0-9_]+' "$state/journal" | sort -u | while read -r id; do
+            CHRONOS_BACKEND=fake CHRONOS_PROGRAM=/bin/true CHRONOS_RUNTIME_DIR="$state" \
+                CHRONOS_STATE_DIR="${state%run}state" "$1" release --force "$id"
+        done
+    done
+    for environ in /proc/[0-9]*/environ; do
+        if grep -qsF "$0-" "$environ"; then
+            pid=${environ#/proc/}
+            kill -KILL "${pid%/environ}"
+        fi
+    done
+    rm -rf "$0"-*
+"#;
+
+/// Ready to clean up; its standard input ends with this process, whatever ends it.
+static JANITOR_PROCESS: LazyLock<Child> = LazyLock::new(|| {
+    let mut janitor = Command::new("sh");
+    janitor.args(["-c", JANITOR]).arg(&*PREFIX).arg(Sandbox::tool());
+    // Not of the group that a terminal or `timeout` signals.
+    janitor.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    janitor.spawn().unwrap()
+});
+
 /// State of its own; everything in it is ended when it is dropped.
 pub struct Sandbox {
     root: PathBuf,
     settings: Vec<(String, String)>,
 }
 
+/// What the sandboxes of a test program inside a namespace of this one are to begin with: this
+/// one's janitor cleans up after it, as all that is inside ends at once.
+pub fn prefix_inside() -> PathBuf {
+    LazyLock::force(&JANITOR_PROCESS);
+    PathBuf::from(format!("{}-inside", PREFIX.display()))
+}
+
 impl Sandbox {
     pub fn new(gpus: &str) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("chronos-it-{}-{number}", std::process::id()));
+        LazyLock::force(&JANITOR_PROCESS);
+        let root = PathBuf::from(format!("{}-{number}", PREFIX.display()));
         std::fs::create_dir_all(&root).unwrap();
         let path = |name: &str| root.join(name).display().to_string();
         let settings = [

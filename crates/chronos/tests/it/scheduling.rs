@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use chronos::lease::LeaseId;
+use chronos::quantity::Span;
+
 use crate::sandbox::{Killed, Sandbox, await_some, gone, kill, numbers};
 
 /// A job that writes for as long as it runs.
@@ -51,12 +54,28 @@ impl Ticker {
     }
 }
 
+/// One GPU whose leases may be suspended for others once they have run for `exempt`.
+fn machine(exempt: &str) -> Sandbox {
+    let mut sandbox = Sandbox::new("count=1,checkpoint=yes");
+    let config = sandbox.root().join("chronos.yaml");
+    std::fs::write(&config, format!("preempt_exempt_time: {exempt}\n")).unwrap();
+    sandbox.set("CHRONOS_CONFIG", &config.display().to_string());
+    sandbox
+}
+
 #[test]
 fn an_urgent_request_has_a_low_one_suspended_and_it_goes_on_by_itself() {
-    let sandbox = Sandbox::new("count=1,checkpoint=yes");
+    let sandbox = machine("0s");
     let low = Ticker::start(&sandbox, "low", &["--mem", "60%", "--priority", "low"]);
     let normal = Ticker::start(&sandbox, "normal", &["--mem", "30%"]);
     sandbox.refused(73, &["create", "0", "0.5", "600"]);
+    let asked = ["suggest", "0", "0.5", "600", "--priority", "high"];
+    let suggestion = sandbox.json(&asked);
+    assert_eq!(suggestion["startsInSeconds"], 0.0);
+    assert_eq!(suggestion["preempts"][0]["id"], low.id.as_str());
+    let said = sandbox.ok(&asked);
+    assert!(said.contains(&format!("suspends partition {} of user", low.id)), "{said}");
+    assert_eq!(low.phase(&sandbox), "active", "a suggestion suspends nobody");
     let urgent = sandbox.run(&["create", "0", "0.5", "600", "--priority", "high", "--json"]);
     let said = String::from_utf8(urgent.stderr).unwrap();
     assert!(said.contains(&format!("partition {} of user", low.id)), "{said}");
@@ -85,6 +104,43 @@ fn an_urgent_request_has_a_low_one_suspended_and_it_goes_on_by_itself() {
     sandbox.ok(&["release", "--force", &normal.id]);
     await_some("the end of both", || (gone(low.pid) && gone(normal.pid)).then_some(()));
     drop((low.supervisor, normal.supervisor));
+}
+
+/// A minute is the default: whoever has just started is left in peace.
+#[test]
+fn a_low_job_is_spared_for_a_while_and_it_is_said_for_how_long() {
+    let sandbox = Sandbox::new("count=1,checkpoint=yes");
+    let low = Ticker::start(&sandbox, "low", &["--mem", "60%", "--priority", "low"]);
+    let suggestion = sandbox.json(&["suggest", "0", "0.5", "600", "--priority", "high"]);
+    let starts = suggestion["startsInSeconds"].as_f64().unwrap();
+    assert!((30.0..=60.0).contains(&starts), "{starts}");
+    assert_eq!(suggestion["preempts"][0]["id"], low.id.as_str());
+    let errors = sandbox.refused(73, &["create", "0", "0.5", "600", "--priority", "high"]);
+    assert!(errors.contains(&format!("by suspending partition {}", low.id)), "{errors}");
+    low.ticks();
+    assert_eq!(low.phase(&sandbox), "active");
+    sandbox.ok(&["release", "--force", &low.id]);
+}
+
+/// Who waits tries again when the exempt time is over, and a lease that was resumed is spared anew.
+#[test]
+fn an_urgent_request_that_waits_takes_its_place_when_the_exempt_time_is_over() {
+    let sandbox = machine("1500ms");
+    let low = Ticker::start(&sandbox, "low", &["--mem", "60%", "--priority", "low"]);
+    let granted = sandbox.book().leases().next().unwrap().granted;
+    let urgent = ["create", "0", "0.5", "600", "--priority", "high", "--wait=20s"];
+    let first = sandbox.create(&urgent[1..]);
+    let lease = sandbox.book().lease(&LeaseId(first.clone())).unwrap().clone();
+    let waited = lease.granted.since(granted);
+    assert!(waited >= Span::from_millis(1_500), "suspended after {waited}");
+    assert!(waited < Span::from_secs(15), "suspended after {waited}");
+    assert_eq!(low.phase(&sandbox), "suspended");
+    sandbox.ok(&["release", &first]);
+    await_some("the low one", || (low.phase(&sandbox) == "active").then_some(()));
+    let resumed = sandbox.book().lease(&LeaseId(low.id.clone())).unwrap().clone();
+    assert!(resumed.running_since > lease.granted, "it is spared from its resumption on");
+    assert!(resumed.idle > Span::ZERO, "what it waited for is not counted as used");
+    sandbox.ok(&["release", "--force", &low.id]);
 }
 
 #[test]

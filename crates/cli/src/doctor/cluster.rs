@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpu_autoscaler_k8s::api::{Api, ApiError};
+use gpu_autoscaler_k8s::api::{Api, ApiError, chain};
 use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::snapshot::{Snapshot, snapshot};
 use gpu_autoscaler_model::{Change, Node, PolicyKind, Timestamp};
@@ -79,23 +79,11 @@ fn skipped(because: &'static str) -> impl Iterator<Item = Check> {
     REST.into_iter().map(|check| Check::skipped(check, because))
 }
 
-/// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
 fn unreachable(cluster: &Cluster, error: &ApiError) -> Check {
     let next = match error.code() {
         Some(401) => "log in again: the server knows the address but not you",
         Some(403) => "ask for the right to read `/version`, or use another context",
-        Some(_) => "the server is ill: see its own log",
+        Some(_) => "the fault is the server's: see the log of kube-apiserver, or ask who runs it",
         None => "is the address right, and is the VPN or the tunnel up?",
     };
     Check::failed("API server", format!("{}: {}", cluster.address, error.chain()), next)
@@ -233,11 +221,19 @@ async fn definitions(api: &Api) -> Check {
 }
 
 /// What this command line lists: group and resource.
-const READ: [(&str, &str); 9] = [
+const READ: [(&str, &str); 17] = [
     ("", "nodes"),
     ("", "pods"),
     ("", "events"),
     ("policy", "poddisruptionbudgets"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceslices"),
+    ("resource.k8s.io", "deviceclasses"),
     ("gpu-autoscaler.io", "autoscalingpolicies"),
     ("gpu-autoscaler.io", "gpusharingpolicies"),
     ("gpu-autoscaler.io", "gpunodeconfigs"),
@@ -274,7 +270,11 @@ fn objects(found: &Snapshot) -> Check {
     let pods = found.delta.pods.len();
     let evidence = format!("{} nodes, {pods} active pods", found.delta.nodes.len());
     if let Some((kind, why)) = found.missing.first() {
-        return Check::failed("objects", format!("{evidence}; no {kind}: {why}"), "see `rights`");
+        return Check::failed(
+            "objects",
+            format!("{evidence}; no {kind}: {why}"),
+            "see the check `rights`",
+        );
     }
     match found.malformed.first() {
         None => Check::ok("objects", evidence),

@@ -56,6 +56,15 @@ fn reached(args: &SourceArgs, scrapes: &[Scrape]) -> Check {
     if let Some(Scrape { result: Err(failure), .. }) = failed.first() {
         let evidence =
             format!("{} of {} sources fail: {}", failed.len(), scrapes.len(), failure.why);
+        // The reason is text: whoever failed to read names the status that it was answered.
+        let gated = ["answers 401", "answers 403"].iter().any(|code| failure.why.contains(code));
+        let next = if gated {
+            "it wants proof of who asks, which only the controller can give \
+             (docs/configuration.md, \"Prometheus behind a gate\"): forward a port past the gate, \
+             or ask a controller with --server"
+        } else {
+            next
+        };
         return Check::failed("metrics", evidence, next);
     }
     let samples: u32 = scrapes

@@ -32,10 +32,10 @@ fn json(command: &[&str]) -> Value {
 fn status_fits_a_terminal() {
     expect![[r#"
         === GPU Cluster Status ===
-        Source:           `cluster.yaml`
-        Judged at:        2026-11-22T00:00:00Z
-        Basis:            one reading, taken to have lasted for the window
-        Partial:          what is missing is named on standard error
+        Source:             `cluster.yaml`
+        Judged at:          2026-11-22T00:00:00Z
+        Basis:              one reading, taken to have lasted for the window
+        Partial:            what is missing is named on standard error
         Total GPUs with workloads: 6
 
         NAMESPACE  POD                 NODE        GPUS  GPU UTIL  MEM UTIL
@@ -60,11 +60,11 @@ fn status_fits_a_terminal() {
         gpu-node-a     2  -              no exporter reports it
 
         === Summary ===
-        GPU nodes:        1
-        GPUs:             8, 5 measured, 14 requested
-        GPU utilization:  40.2% on average of pods that are measured, memory 6.3%
-        Cost per hour:    $55.04
-        Could save:       $19.78 per hour
+        GPU nodes:          1
+        GPUs:               8, 5 measured, 14 requested
+        GPU utilization:    40.2% on average of pods that are measured, memory 6.3%
+        Cost per hour:      $55.04
+        Could save:         $19.78 per hour
 
         On average less than half is used: `gpu-autoscaler optimize` says what to do.
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
@@ -76,10 +76,10 @@ fn status_fits_a_terminal() {
 fn optimize_says_what_to_do_why_and_how() {
     expect![[r#"
         === GPU Optimization ===
-        Source:           `cluster.yaml`
-        Judged at:        2026-11-22T00:00:00Z
-        Basis:            one reading, taken to have lasted for the window
-        Partial:          what is missing is named on standard error
+        Source:             `cluster.yaml`
+        Judged at:          2026-11-22T00:00:00Z
+        Basis:              one reading, taken to have lasted for the window
+        Partial:            what is missing is named on standard error
 
         NAMESPACE  POD                 SCORE  GPU UTIL  MEM UTIL  MONTHLY COST     SAVES
         research   jupyter-bob-0          60      0.0%         -      $9907.20  $9907.20
@@ -121,24 +121,23 @@ fn optimize_says_what_to_do_why_and_how() {
 fn report_has_its_four_parts() {
     expect![[r#"
         === GPU Report ===
-        Source:           `cluster.yaml`
-        Judged at:        2026-11-22T00:00:00Z
-        Basis:            one reading, taken to have lasted for the window
-        Partial:          what is missing is named on standard error
+        Source:             `cluster.yaml`
+        Judged at:          2026-11-22T00:00:00Z
+        Basis:              one reading, taken to have lasted for the window
+        Partial:            what is missing is named on standard error
 
         === 1 Executive Summary ===
-        GPU nodes:        1
-        GPUs:             8, 5 measured, 14 requested
-        GPU utilization:  40.2% on average of pods that are measured, memory 6.3%
-        Cost per hour:    $55.04
-        Could save:       $19.78 per hour
+        GPU nodes:          1
+        GPUs:               8, 5 measured, 14 requested
+        GPU utilization:    40.2% on average of pods that are measured, memory 6.3%
         Total monthly cost: $39628.80 ($55.04 per hour)
         Potential savings:  $14241.60 per month ($19.78 per hour)
         Annual savings:     $170899.20
         Cost trend:         not known: this release keeps no ledger
-        Key recommendations: research/jupyter-bob-0: stop it; saves $9907.20 a month
-                             ml-serve/embed-6d9f7c-x2x7p: request MIG profile 1g.10gb
-                             (10 GiB, 1/8 of a GPU); saves $4334.40 a month
+        Key recommendations:
+          - research/jupyter-bob-0: stop it; saves $9907.20 a month
+          - ml-serve/embed-6d9f7c-x2x7p: request MIG profile 1g.10gb (10 GiB, 1/8 of a
+            GPU); saves $4334.40 a month
 
         === 2 Utilization ===
         By namespace:
@@ -223,10 +222,10 @@ fn explain_shows_each_number_with_its_source() {
         Rules, the first that holds decides:
           OverRequested           1 of 1  if some but not all of its devices were
                                           touched, now or by its like before
-          no waste                  9.0%  else if mean compute is at least 50.0%
+          no waste                  9.0%  else if mean compute is at least 50%
           no waste                  92.1  else if the waste score is 50 or less
-          Underutilized             9.0%  else if the highest compute is above 1.0%
-          MemoryHeld                6.3%  else if mean memory is at least 50.0%
+          Underutilized             9.0%  else if the highest compute is above 1%
+          MemoryHeld                6.3%  else if mean memory is at least 50%
           Idle                            else
 
         Outcome: Underutilized since 2026-11-22T00:00:00Z: in 540 s observed, GPU_UTIL
@@ -240,16 +239,18 @@ fn explain_shows_each_number_with_its_source() {
         === node gpu-node-a ===
         Source: `cluster.yaml`
 
-          GPUs                         8  labels and capacity of the node;
-                                          H100-80GB-HBM3
-          pods                         4  ml-serve/embed-6d9f7c-x2x7p,
-                                          ml-train/llama-ft-0, research/dark,
-                                          research/jupyter-bob-0
-          requested                    6  GPUs, slices and replicas, by those pods
-          compute, mean                -  over all devices, by the window of their pods;
-                                          - unless all are measured
+          GPUs                                 8  labels and capacity of the node;
+                                                  H100-80GB-HBM3
+          pods                                 4  ml-serve/embed-6d9f7c-x2x7p,
+                                                  ml-train/llama-ft-0, research/dark,
+                                                  research/jupyter-bob-0
+          requested                            6  GPUs, slices and replicas, by those
+                                                  pods
+          compute, mean                        -  over all devices, by the window of
+                                                  their pods; - unless all are measured
           last measured     2026-11-22T00:00:00Z  its exporter is alive
-          node per hour           $55.04  price of p5.48xlarge, on-demand for 8 GPUs
+          node per hour                   $55.04  price of p5.48xlarge, on-demand for 8
+                                                  GPUs
 
         Outcome: not known: no exporter reports it
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
@@ -271,14 +272,12 @@ fn explain_says_why_nothing_was_decided() {
         === pod research/dark on gpu-node-a ===
         Source: `cluster.yaml`
 
-
         Outcome: not known, and so neither idle nor busy: no exporter reports it
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
         = 3
         $ explain waits
         === pod research/waits on no node yet ===
         Source: `cluster.yaml`
-
 
         Outcome: not decided: not scheduled: 0/1 nodes are available: 1 Insufficient
                  nvidia.com/gpu.
@@ -288,14 +287,12 @@ fn explain_says_why_nothing_was_decided() {
         === pod ml-train/llama-ft-0 on gpu-node-a ===
         Source: `cluster.yaml`
 
-
         Outcome: no waste: it is measured, and no rule accuses it
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
         = 3
         $ explain Idle/research/jupyter-bob-0
         === pod research/jupyter-bob-0 on gpu-node-a ===
         Source: `cluster.yaml`
-
 
         Outcome: Idle since 2026-11-22T00:00:00Z: in 540 s observed, GPU_UTIL 0.0% on
                  average (0.0% at p95), framebuffer not measured; needs 0.0% of one GPU
@@ -315,12 +312,12 @@ fn explain_says_why_nothing_was_decided() {
 fn cost_says_what_is_known_and_what_is_not() {
     expect![[r#"
         === GPU COST REPORT ===
-        Source:           `cluster.yaml`
-        Judged at:        2026-11-22T00:00:00Z
-        Basis:            one reading, taken to have lasted for the window
-        Partial:          what is missing is named on standard error
-        Scope:            namespace ml-serve
-        Spent:            not known: this release keeps no ledger
+        Source:             `cluster.yaml`
+        Judged at:          2026-11-22T00:00:00Z
+        Basis:              one reading, taken to have lasted for the window
+        Partial:            what is missing is named on standard error
+        Scope:              namespace ml-serve
+        Spent:              not known: this release keeps no ledger
 
         COST SUMMARY, of what its pods hold
           Current rate: $6.88 per hour
@@ -461,14 +458,12 @@ fn without_a_cluster_there_is_a_next_step() {
     expect![[r#"
         ! error: no `--kubeconfig`, nothing usable in `KUBECONFIG` or `~/.kube/config`, and not in a pod
         !   because: failed to read kubeconfig from '"/nonexistent/.kube/config"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status"], ""));
     expect![[r#"
         ! error: kubeconfig `absent` cannot be used
         !   because: failed to read kubeconfig from '"absent"': No such file or directory (os error 2)
-        !   because: No such file or directory (os error 2)
         ! hint: name a cluster with --kubeconfig FILE, judge a dump with -f FILE, or ask a controller with --server URL; `gpu-autoscaler demo` needs none of them
         = 1
     "#]].assert_eq(&run(&["status", "--kubeconfig", "absent"], ""));
@@ -480,15 +475,15 @@ fn without_a_cluster_there_is_a_next_step() {
         .assert_eq(&run(&["status", "--kubeconfig", "kubeconfig.yaml", "--context", "prod"], ""));
     expect![[r#"
         ! error: list Nodes of cluster `lab` at http://127.0.0.1:1/
-        !   because: the API server cannot be reached for `/api/v1/nodes?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=290`: ServiceError: client error (Connect): client error (Connect): tcp connect error: Connection refused (os error 111)
+        !   because: the API server cannot be reached for `/api/v1/nodes?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=290`: ServiceError: client error (Connect): tcp connect error: Connection refused (os error 111)
         ! hint: `gpu-autoscaler doctor` says what is wrong with the way to the cluster
         = 1
     "#]].assert_eq(&run(&["optimize", "--kubeconfig", "kubeconfig.yaml"], ""));
     expect![[r#"
         ok       kubeconfig             cluster `lab` at http://127.0.0.1:1/
         failed   API server             http://127.0.0.1:1/: the API server cannot be reached for
-                                        `/version`: ServiceError: client error (Connect): client error
-                                        (Connect): tcp connect error: Connection refused (os error 111)
+                                        `/version`: ServiceError: client error (Connect): tcp connect error:
+                                        Connection refused (os error 111)
                next:                    is the address right, and is the VPN or the tunnel up?
         skipped  server version         not looked at: the API server does not answer
         skipped  clock                  not looked at: the API server does not answer

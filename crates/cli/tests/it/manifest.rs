@@ -92,7 +92,7 @@ spec:
     expect![[r#"
         standard input: AutoscalingPolicy `fleet`: `spec.maxNode: 7` is no field of the schema; the server drops it
           hint: did you mean maxNodes?
-        standard input: AutoscalingPolicy `fleet`: `spec.scaleUpThreshold: 60.0` must be a fraction from 0 to 1, such as 0.6 for 60 %
+        standard input: AutoscalingPolicy `fleet`: `spec.scaleUpThreshold: 60` must be a fraction from 0 to 1, such as 0.6 for 60 %
           hint: write 0.6
         standard input: AutoscalingPolicy `fleet`: `spec.minNodes: 10` is above `maxNodes: 5`
           hint: raise maxNodes or lower minNodes
@@ -100,6 +100,7 @@ spec:
     "#]].assert_eq(&run(&["lint", "-f", "-"], policy));
     expect![[r#"
         []
+        ! warning: standard input holds no object of gpu-autoscaler.io, 1 of others
         = 0
     "#]]
     .assert_eq(&run(&["lint", "-f", "-", "-o", "json"], "apiVersion: v1\nkind: Pod\n"));

@@ -37,11 +37,11 @@ fn a_dump_with_metrics_is_judged() {
         gpu-node-a     2  -              no exporter reports it
 
         === Summary ===
-        GPU nodes:        1
-        GPUs:             8, 5 measured, 14 requested
-        GPU utilization:  40.2% on average of pods that are measured, memory 6.3%
-        Cost per hour:    $55.04
-        Could save:       $19.78 per hour
+        GPU nodes:          1
+        GPUs:               8, 5 measured, 14 requested
+        GPU utilization:    40.2% on average of pods that are measured, memory 6.3%
+        Cost per hour:      $55.04
+        Could save:         $19.78 per hour
         Pods:             2 with waste, 2 without, 2 not decided
         Basis:            one snapshot, taken to have lasted for 10 minutes
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
@@ -73,11 +73,11 @@ fn a_dump_alone_tells_what_is_missing() {
         gpu-node-a     2  research/jupyter-bob-0       no exporter reports it
 
         === Summary ===
-        GPU nodes:        1
-        GPUs:             8, 0 measured, 14 requested
-        GPU utilization:  - on average of pods that are measured, memory -
-        Cost per hour:    $55.04
-        Could save:       - per hour
+        GPU nodes:          1
+        GPUs:               8, 0 measured, 14 requested
+        GPU utilization:    - on average of pods that are measured, memory -
+        Cost per hour:      $55.04
+        Could save:         - per hour
         Pods:             0 with waste, 4 without, 2 not decided
         ! warning: left out: Pod `research/odd`: field `spec.containers[0].resources.limits.nvidia.com/gpu`: `many` is no quantity such as `500m`, `1.5Gi` or `2e3`
         = 3

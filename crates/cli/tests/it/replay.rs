@@ -19,11 +19,11 @@ fn a_recording_shows_what_was_found_and_when() {
             no longer so
 
         === Summary ===
-        GPU nodes:        1
-        GPUs:             8, 3 measured, 14 requested
-        GPU utilization:  85.8% on average of pods that are measured, memory 6.3%
-        Cost per hour:    $55.04
-        Could save:       - per hour
+        GPU nodes:          1
+        GPUs:               8, 3 measured, 14 requested
+        GPU utilization:    85.8% on average of pods that are measured, memory 6.3%
+        Cost per hour:      $55.04
+        Could save:         - per hour
         Judgements:       61
         Samples:          183, 0 of no node that is known
         Changes:          3

@@ -1,6 +1,6 @@
 //! Answers about parts of the fleet, beside [`Status`](super::Status), which is all of it.
 
-use gpu_autoscaler_analysis::Thresholds;
+use gpu_autoscaler_analysis::{Measured, Rule, Thresholds};
 use gpu_autoscaler_model as model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,37 @@ pub struct Explanation {
     pub unknown: Vec<Unknown>,
     /// What counts as waste.
     pub rules: Rules,
+    /// What was asked of what was measured, in this order; the first that held decided. Empty
+    /// where nothing was measured.
+    #[serde(default)]
+    pub questions: Vec<Question>,
+}
+
+/// A question about what was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Question {
+    /// The kind of waste that it means when it holds; `null` for no waste.
+    pub outcome: Option<String>,
+    /// When it holds, in words; `null` for the last, which always does.
+    pub condition: Option<String>,
+    /// What was measured of that, in words; `null` where nothing was.
+    pub measured: Option<String>,
+}
+
+impl Question {
+    fn of(rule: Rule, usage: &model::PodUsage, devices: u32, limits: &Thresholds) -> Self {
+        let words = |measured| match measured {
+            Measured::Devices { touched, of } => Some(format!("{touched} of {of}")),
+            Measured::Share(share) => share.map(|share| format!("{:.1}%", share.as_percent())),
+            Measured::Score(score) => Some(format!("{score:.1}")),
+        };
+        Self {
+            outcome: rule.outcome().map(|kind| kind.to_string()),
+            condition: rule.condition(limits),
+            measured: rule.measured(usage, devices).and_then(words),
+        }
+    }
 }
 
 /// The outcome of judging a pod.
@@ -65,8 +96,8 @@ pub enum Verdict {
 }
 
 impl Explanation {
-    /// Of the pod `key`; `None` when it is no GPU pod that is known.
-    pub fn of(view: &model::View, rules: &Rules, key: &model::ObjectKey) -> Option<Self> {
+    /// Of the pod `key`, judged by `limits`; `None` when it is no GPU pod that is known.
+    pub fn of(view: &model::View, limits: &Thresholds, key: &model::ObjectKey) -> Option<Self> {
         let pod = view.pods.iter().find(|pod| pod.pod == *key);
         let refusal = view.refusals.iter().find(|refusal| refusal.pod == *key);
         if pod.is_none() && refusal.is_none() {
@@ -76,6 +107,11 @@ impl Explanation {
             view.findings.iter().filter(|f| f.pod == *key).map(Finding::from).collect();
         let of_pod = |unknown: &&model::UnknownGpus| unknown.pod.as_ref() == Some(key);
         let unknown: Vec<Unknown> = view.unknown.iter().filter(of_pod).map(Unknown::from).collect();
+        let measured = pod.and_then(|pod| Some((pod.usage.as_ref()?, pod.devices.len())));
+        let questions = measured.map_or_else(Vec::new, |(usage, devices)| {
+            let devices = u32::try_from(devices).unwrap_or(u32::MAX);
+            Rule::ALL.map(|rule| Question::of(rule, usage, devices, limits)).into()
+        });
         let verdict = if refusal.is_some() {
             Verdict::NotDecided
         } else if !findings.is_empty() {
@@ -93,7 +129,8 @@ impl Explanation {
             waiting: view.waiting.iter().find(|w| w.pod == *key).map(Waiting::from),
             findings,
             unknown,
-            rules: rules.clone(),
+            rules: Rules::from(limits),
+            questions,
         })
     }
 }

@@ -20,8 +20,8 @@ pub struct Waiting {
     pub scheduler_says: Option<String>,
     /// The node on which it would fit, when all that wait are placed together.
     pub fits_on: Option<String>,
-    /// Why packing names no node, in one word: `Invalid`, `LeftToScheduler`, `NoNode`,
-    /// `Postponed`, `NoRoom` or `Gang`.
+    /// Why packing names no node, in one word: `Invalid`, `LeftToScheduler`,
+    /// `VolumeClaim`, `NoNode`, `Postponed`, `NoRoom` or `Gang`.
     pub reason: Option<String>,
     /// The same in one sentence, with the value and the limit.
     pub message: Option<String>,

@@ -16,7 +16,7 @@ async fn ask(path: &str) -> (u16, Value) {
 
 async fn ask_of(view: View, path: &str) -> (u16, Value) {
     let (_sender, view) = watch::channel(Arc::new(view));
-    let router = router(view, Rules::from(&Thresholds::published()));
+    let router = router(view, Thresholds::published());
     let request = Request::get(path).body(Body::empty()).expect("a request");
     let answer = router.oneshot(request).await.expect("infallible");
     let code = answer.status().as_u16();
@@ -98,6 +98,11 @@ async fn a_pod_is_explained_whatever_became_of_it() {
     };
     assert_eq!(verdict("idle").await, "waste");
     assert_eq!(verdict("busy").await, "noWaste");
+    let (_, idle) = ask("/api/v1/explain/ml/idle").await;
+    let questions = idle["questions"].as_array().expect("a list");
+    assert_eq!(questions.len(), 6, "{questions:?}");
+    assert_eq!(questions[1]["condition"], "mean compute is at least 50%");
+    assert_eq!(questions[5]["outcome"], "Idle");
     assert_eq!(verdict("dark").await, "unknown");
     assert_eq!(verdict("waits").await, "notDecided");
     let (code, answer) = ask("/api/v1/explain/ml/nobody").await;

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Constraints, HostPort, LabelSelector, Labels, NamespaceScope, NodeSelectorTerm, Operator,
-    PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
+    ClaimName, Constraints, DEVICE_CLAIM_UNKNOWN, HostPort, LabelSelector, Labels, NamespaceScope,
+    NodeSelectorTerm, Operator, PodTerm, Requirement, SpreadConstraint, TaintEffect, Toleration,
 };
 
 use crate::intern::Interner;
@@ -21,13 +21,22 @@ const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// A demand that cannot be put into the words of `model`: its path in the pod's spec.
 struct Uncovered(&'static str);
 
-/// What a pod with this spec demands.
+/// What `term` demands, or `None` when an operator or field of it is not known.
+pub(super) fn node_term(
+    term: &wire::NodeSelectorTerm,
+    texts: &mut Interner<str>,
+) -> Option<NodeSelectorTerm> {
+    Reading { texts, uncovered: Vec::new() }.node_term(term).ok()
+}
+
+/// What the pod demands.
 pub(super) fn of_pod(
-    spec: &wire::PodSpec,
+    pod: &wire::Pod,
     namespace: &Arc<str>,
     labels: &Labels,
     texts: &mut Interner<str>,
 ) -> Constraints {
+    let spec = &pod.spec;
     let mut read = Reading { texts, uncovered: uncovered(spec) };
     let affinity = spec.affinity.as_ref();
     let node_affinity = affinity.and_then(|all| all.node_affinity.as_ref());
@@ -41,7 +50,10 @@ pub(super) fn of_pod(
         node_terms: node_affinity
             .and_then(|all| all.required.as_ref())
             .map(|all| read.node_terms(all.node_selector_terms.as_deref().unwrap_or_default())),
+        claims: read.claims(spec, &pod.metadata.name),
+        device_claims: read.device_claims(pod),
         volume_terms: Vec::new(),
+        claim_fault: None,
         tolerations: read.tolerations(spec.tolerations.as_deref().unwrap_or_default()),
         pod_affinity,
         pod_anti_affinity,
@@ -73,7 +85,6 @@ fn uncovered(spec: &wire::PodSpec) -> Vec<&'static str> {
     list("spec.schedulerName", scheduler.is_some_and(|name| name != DEFAULT_SCHEDULER));
     let mut gates = spec.scheduling_gates.iter().flatten();
     list("spec.schedulingGates", gates.any(|gate| !gate.name.starts_with(super::OUR_PREFIX)));
-    list("spec.resourceClaims", spec.resource_claims.iter().flatten().next().is_some());
     list("spec.schedulingGroup", spec.scheduling_group.is_some());
     list("spec.workloadRef", spec.workload_ref.is_some());
     list("spec.hostUsers", spec.host_network == Some(true) && spec.host_users == Some(false));
@@ -84,8 +95,6 @@ fn uncovered(spec: &wire::PodSpec) -> Vec<&'static str> {
     };
     list("spec.containers[].restartPolicyRules", containers.any(restarts_all));
     for volume in spec.volumes.iter().flatten() {
-        list("spec.volumes[].persistentVolumeClaim", volume.persistent_volume_claim.is_some());
-        list("spec.volumes[].ephemeral", volume.ephemeral.is_some());
         list("spec.volumes[].awsElasticBlockStore", volume.aws_elastic_block_store.is_some());
         list("spec.volumes[].azureDisk", volume.azure_disk.is_some());
         list("spec.volumes[].gcePersistentDisk", volume.gce_persistent_disk.is_some());
@@ -111,6 +120,47 @@ impl Reading<'_> {
                 None
             }
         }
+    }
+
+    /// The claims of its volumes; that of an ephemeral one is named after the pod and the volume.
+    fn claims(&mut self, spec: &wire::PodSpec, pod: &str) -> Vec<ClaimName> {
+        let mut claims = Vec::new();
+        for volume in spec.volumes.iter().flatten() {
+            if let Some(of) = &volume.persistent_volume_claim {
+                let name = self.texts.get(&of.claim_name);
+                claims.push(ClaimName { name, ephemeral: false });
+            } else if volume.ephemeral.is_some() {
+                let name = format!("{pod}-{}", volume.name.as_deref().unwrap_or(""));
+                claims.push(ClaimName { name: self.texts.get(&name), ephemeral: true });
+            }
+        }
+        claims.sort();
+        claims.dedup();
+        claims
+    }
+
+    /// Its claims on devices; the name of one that is made from a template stands in its status.
+    fn device_claims(&mut self, pod: &wire::Pod) -> Vec<ClaimName> {
+        let mut claims = Vec::new();
+        for entry in pod.spec.resource_claims.iter().flatten() {
+            if let Some(name) = &entry.resource_claim_name {
+                claims.push(ClaimName { name: self.texts.get(name), ephemeral: false });
+                continue;
+            }
+            let mut made = pod.status.resource_claim_statuses.iter().flatten();
+            match made.find(|made| made.name == entry.name) {
+                // Not made yet.
+                None => self.uncovered.push(DEVICE_CLAIM_UNKNOWN),
+                Some(made) => claims.extend(
+                    made.resource_claim_name
+                        .as_ref()
+                        .map(|name| ClaimName { name: self.texts.get(name), ephemeral: true }),
+                ),
+            }
+        }
+        claims.sort();
+        claims.dedup();
+        claims
     }
 
     fn node_terms(&mut self, terms: &[wire::NodeSelectorTerm]) -> Vec<NodeSelectorTerm> {

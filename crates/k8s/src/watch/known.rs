@@ -148,6 +148,12 @@ impl Known {
                 delta.budgets.push(Change::Upsert(decoder.budget(from)?));
             }
             Resource::OwnEvents => delta.events.push(Change::Upsert(decoder.event(from)?)),
+            Resource::Storage(kind) => {
+                delta.storage.push(Change::Upsert(decoder.storage(kind, from)?));
+            }
+            Resource::Devices(kind) => {
+                delta.devices.push(Change::Upsert(decoder.device(kind, from)?));
+            }
             Resource::Policies(kind) => {
                 delta.policies.push(Change::Upsert(decoder.policy(kind, from)?));
             }
@@ -163,6 +169,8 @@ fn delete(resource: Resource, key: &Arc<str>, delta: &mut Delta) {
         Resource::ActivePods => delta.pods.push(Change::Delete(uid())),
         Resource::DisruptionBudgets => delta.budgets.push(Change::Delete(uid())),
         Resource::OwnEvents => delta.events.push(Change::Delete(uid())),
+        Resource::Storage(_) => delta.storage.push(Change::Delete(uid())),
+        Resource::Devices(_) => delta.devices.push(Change::Delete(uid())),
         Resource::Policies(_) => delta.policies.push(Change::Delete(uid())),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use gpu_autoscaler_model::PolicyKind;
+use gpu_autoscaler_model::{DeviceKind, PolicyKind, StorageKind};
 
 use crate::decode::Kind;
 
@@ -17,17 +17,29 @@ pub enum Resource {
     DisruptionBudgets,
     /// Our own Events.
     OwnEvents,
+    /// What says where volumes are or may be.
+    Storage(StorageKind),
+    /// Claims on devices, and what offers them.
+    Devices(DeviceKind),
     /// One of our own kinds.
     Policies(PolicyKind),
 }
 
 impl Resource {
     /// Everything that the loop wants to know.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::Nodes,
         Self::ActivePods,
         Self::DisruptionBudgets,
         Self::OwnEvents,
+        Self::Storage(StorageKind::Claim),
+        Self::Storage(StorageKind::Volume),
+        Self::Storage(StorageKind::Class),
+        Self::Storage(StorageKind::Driver),
+        Self::Storage(StorageKind::Node),
+        Self::Devices(DeviceKind::Claim),
+        Self::Devices(DeviceKind::Slice),
+        Self::Devices(DeviceKind::Class),
         Self::Policies(PolicyKind::AutoscalingPolicy),
         Self::Policies(PolicyKind::GpuSharingPolicy),
         Self::Policies(PolicyKind::GpuNodeConfig),
@@ -42,6 +54,8 @@ impl Resource {
             Self::ActivePods => Kind::Pod,
             Self::DisruptionBudgets => Kind::PodDisruptionBudget,
             Self::OwnEvents => Kind::Event,
+            Self::Storage(kind) => Kind::Storage(kind),
+            Self::Devices(kind) => Kind::Device(kind),
             Self::Policies(kind) => Kind::Policy(kind),
         }
     }
@@ -53,6 +67,10 @@ impl Resource {
             Self::ActivePods => "/api/v1/pods",
             Self::DisruptionBudgets => "/apis/policy/v1/poddisruptionbudgets",
             Self::OwnEvents => "/api/v1/events",
+            Self::Storage(kind) => storage_path(kind),
+            Self::Devices(DeviceKind::Claim) => "/apis/resource.k8s.io/v1/resourceclaims",
+            Self::Devices(DeviceKind::Slice) => "/apis/resource.k8s.io/v1/resourceslices",
+            Self::Devices(DeviceKind::Class) => "/apis/resource.k8s.io/v1/deviceclasses",
             Self::Policies(kind) => collection_of(kind),
         }
     }
@@ -68,6 +86,16 @@ impl Resource {
             }
             _ => &[],
         }
+    }
+}
+
+const fn storage_path(kind: StorageKind) -> &'static str {
+    match kind {
+        StorageKind::Claim => "/api/v1/persistentvolumeclaims",
+        StorageKind::Volume => "/api/v1/persistentvolumes",
+        StorageKind::Class => "/apis/storage.k8s.io/v1/storageclasses",
+        StorageKind::Driver => "/apis/storage.k8s.io/v1/csidrivers",
+        StorageKind::Node => "/apis/storage.k8s.io/v1/csinodes",
     }
 }
 

@@ -94,7 +94,7 @@ fn pods_that_wait_are_placed_together_and_a_refusal_says_what_would_make_it_fit(
     let expected = [
         "first: b",
         "second: NoRoom 0 of 2 nodes fit: 2 GPUs not shared in the way that is asked, or too few; \
-         it would fit on a node without: GPUs not shared in the way that is asked, or too few",
+         it would fit on a node of 8 GPUs, where no suitable one has more than 4",
     ];
     assert_eq!(fits(&outcome), expected);
     let says = outcome.view.waiting[1].scheduler_says.as_deref();
@@ -110,6 +110,57 @@ fn a_pod_with_a_foreign_gate_or_scheduler_is_left_to_the_scheduler() {
     let expected = "foreign: LeftToScheduler left to kube-scheduler, since packing does not cover \
                     `spec.schedulerName`";
     assert_eq!(fits(&outcome), [expected]);
+}
+
+#[test]
+fn a_pod_goes_where_its_volume_is_once_its_claim_is_bound() {
+    let mut waiting = pod("w", None, 1);
+    let claims = vec![ClaimName { name: "data".into(), ephemeral: false }];
+    waiting.constraints = Arc::new(Constraints { claims, ..Constraints::default() });
+    let claim = |bound| VolumeClaim {
+        uid: "claim".into(),
+        key: ObjectKey::new("ml", "data"),
+        class: "".into(),
+        volume: Some("v".into()),
+        bound,
+        lost: false,
+        deleting: false,
+        one_pod: false,
+        selected_node: None,
+        owner: None,
+    };
+    let requirement = Requirement { key: "zone".into(), operator: Operator::In(vec!["b".into()]) };
+    let term = NodeSelectorTerm { labels: vec![requirement], name: vec![] };
+    let volume = Volume {
+        uid: "v".into(),
+        name: "v".into(),
+        class: "".into(),
+        is_free: false,
+        driver: None,
+        nodes: Some(vec![term]),
+        zones: vec![],
+        uncovered: None,
+    };
+    let storage = |objects: Vec<StorageObject>| Delta {
+        storage: objects.into_iter().map(Change::Upsert).collect(),
+        ..Delta::default()
+    };
+    let mut state = State::new();
+    let first = tick(10, &mut state, &seen(vec![node("a", 4), node("b", 4)], vec![waiting]));
+    let unknown = "w: LeftToScheduler left to kube-scheduler, since packing does not cover \
+                   `spec.volumes[].persistentVolumeClaim`";
+    assert_eq!(fits(&first), [unknown]);
+    let csi_node = StorageNode { uid: "a".into(), limited: vec![] };
+    let known = storage(vec![
+        StorageObject::Node(csi_node),
+        StorageObject::Volume(volume),
+        StorageObject::Claim(claim(false)),
+    ]);
+    let unbound = "w: VolumeClaim claim `ml/data` has no volume, and its class makes none for a \
+                   pod that waits; it would fit once the claim is bound";
+    assert_eq!(fits(&tick(20, &mut state, &known)), [unbound]);
+    let bound = storage(vec![StorageObject::Claim(claim(true))]);
+    assert_eq!(fits(&tick(30, &mut state, &bound)), ["w: b"]);
 }
 
 #[test]

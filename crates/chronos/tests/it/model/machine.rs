@@ -13,7 +13,7 @@ use chronos::journal;
 use chronos::lease::{
     EndReason, Gpu, GpuId, Lease, LeaseId, OnExpire, Phase, ProcessId, Reservation, Vendor,
 };
-use chronos::quantity::{Boottime, Now};
+use chronos::quantity::{Boottime, Now, Span};
 use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 use gpu_autoscaler_model::{Bytes, Timestamp};
 
@@ -58,6 +58,8 @@ pub(super) struct Machine {
     pub(super) fences: BTreeSet<LeaseId>,
     pub(super) fenced: bool,
     pub(super) checkpoints: bool,
+    /// How long a lease is spared from preemption.
+    pub(super) exempt: Span,
     pub(super) history: BTreeMap<LeaseId, Epitaph>,
     pub(super) calendar: Vec<Reservation>,
     pub(super) gpus: Vec<Gpu>,
@@ -119,6 +121,7 @@ impl Machine {
             fences: BTreeSet::new(),
             fenced: chance.once_in(2),
             checkpoints: chance.once_in(2),
+            exempt: Span::from_secs(seed % 3 * 10),
             history: BTreeMap::new(),
             calendar: Vec::new(),
             gpus: (0..count).map(gpu).collect(),
@@ -437,6 +440,10 @@ impl World for Actor {
 
     fn checkpoints(&mut self) -> bool {
         self.machine.borrow().checkpoints
+    }
+
+    fn preempt_exempt_time(&self) -> Span {
+        self.machine.borrow().exempt
     }
 
     fn alive(&mut self, process: &ProcessId) -> bool {

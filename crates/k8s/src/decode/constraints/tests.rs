@@ -1,14 +1,19 @@
 use std::collections::BTreeSet;
 
-use gpu_autoscaler_model::NOT_COVERED;
+use gpu_autoscaler_model::{CLAIM_UNKNOWN, NOT_COVERED};
 use serde_json::{Value, json};
 
 use super::*;
 
 fn read(spec: Value) -> Constraints {
-    let spec: wire::PodSpec = serde_json::from_value(spec).expect("well formed");
+    let pod = json!({"metadata": {"name": "pod"}, "spec": spec, "status": {
+        "resourceClaimStatuses": [
+            {"name": "made", "resourceClaimName": "pod-made-x"}, {"name": "none"},
+        ],
+    }});
+    let pod: wire::Pod = serde_json::from_value(pod).expect("well formed");
     let labels = Labels::new([("app".into(), "web".into()), ("hash".into(), "h1".into())]);
-    of_pod(&spec, &"team".into(), &labels, &mut Interner::<str>::default())
+    of_pod(&pod, &"team".into(), &labels, &mut Interner::<str>::default())
 }
 
 fn equals(key: &str, value: &str) -> Requirement {
@@ -142,8 +147,6 @@ fn what_is_not_covered_is_listed_and_the_list_holds_nothing_else() {
         json!({"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}),
         json!({"schedulingGroup": {"podGroupName": "g"}}),
         json!({"workloadRef": {"name": "w"}}),
-        json!({"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}),
-        json!({"volumes": [{"ephemeral": {}}]}),
         json!({"volumes": [{"awsElasticBlockStore": {"volumeID": "v"}}]}),
         json!({"volumes": [{"azureDisk": {}}]}),
         json!({"volumes": [{"gcePersistentDisk": {}}]}),
@@ -169,8 +172,10 @@ fn what_is_not_covered_is_listed_and_the_list_holds_nothing_else() {
         assert_eq!(paths.len(), 1, "{spec}: {paths:?}");
         found.insert(paths[0].to_string());
     }
-    let listed: BTreeSet<String> = NOT_COVERED.iter().map(|(path, _)| (*path).to_owned()).collect();
-    assert_eq!(found, listed);
+    let listed = NOT_COVERED.iter().map(|(path, _)| *path);
+    // The others show once a claim is looked up.
+    let of_pod = listed.filter(|path| path.starts_with("spec.") && *path != CLAIM_UNKNOWN);
+    assert_eq!(found, of_pod.map(str::to_owned).collect());
 }
 
 #[test]
@@ -197,4 +202,28 @@ fn an_unreadable_anti_affinity_still_keeps_others_away() {
         ],
     }}}));
     assert_eq!(read.pod_anti_affinity[0].namespaces, NamespaceScope::All);
+}
+
+#[test]
+fn claims_are_read_by_name_and_an_ephemeral_one_is_named_after_its_pod() {
+    let read = read(json!({"volumes": [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "c"}},
+        {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}},
+        {"name": "again", "persistentVolumeClaim": {"claimName": "c"}},
+    ]}));
+    let claim = |name: &str, ephemeral| ClaimName { name: name.into(), ephemeral };
+    assert_eq!(read.claims, [claim("c", false), claim("pod-scratch", true)]);
+    assert!(read.uncovered.is_empty(), "{:?}", read.uncovered);
+}
+
+#[test]
+fn device_claims_are_read_by_name_and_one_from_a_template_by_the_name_in_the_status() {
+    let read = read(json!({"resourceClaims": [
+        {"name": "shared", "resourceClaimName": "c"},
+        {"name": "made", "resourceClaimTemplateName": "t"},
+        {"name": "none", "resourceClaimTemplateName": "t"},
+    ]}));
+    let claim = |name: &str, ephemeral| ClaimName { name: name.into(), ephemeral };
+    assert_eq!(read.device_claims, [claim("c", false), claim("pod-made-x", true)]);
+    assert!(read.uncovered.is_empty(), "{:?}", read.uncovered);
 }
