@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{MigOccupancy, NodeSelectorTerm, TaintEffect, Toleration};
+use gpu_autoscaler_model::{Constraints, MigOccupancy, NodeSelectorTerm, TaintEffect, Toleration};
 
 use crate::fleet::{Assignment, Devices, Fleet, GpuPicker, Isolation, Node, Sharing};
 use crate::request::{GpuRequest, Links, Pod};
@@ -203,7 +203,8 @@ fn split_gangs(pods: &[Pod], placed: &[Option<Assignment>]) -> Vec<Fault> {
 /// What is wrong whatever else the plan grants.
 fn standing_fault(node: &Node, pod: &Pod, devices: Devices) -> Option<FaultKind> {
     let kind = &pod.kind;
-    if !kind.constraints.uncovered.is_empty() {
+    let Constraints { uncovered, claims, device_claims, .. } = &*kind.constraints;
+    if !(uncovered.is_empty() && claims.is_empty() && device_claims.is_empty()) {
         return Some(FaultKind::Uncovered);
     }
     if kind.constraints.claim_fault.is_some() {

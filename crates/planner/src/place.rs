@@ -296,9 +296,9 @@ impl Placing<'_> {
     /// Places a pod, on a node with this label where one is given.
     fn place_one(&mut self, index: usize, domain: Option<&(Arc<str>, Arc<str>)>) -> Fate {
         let pod = &self.batch.pods[index];
-        let uncovered = &pod.kind.constraints.uncovered;
-        if !uncovered.is_empty() {
-            return Fate::Refused(Refusal::Uncovered { constraints: uncovered.clone() });
+        let constraints = pod.kind.uncovered();
+        if !constraints.is_empty() {
+            return Fate::Refused(Refusal::Uncovered { constraints });
         }
         if let Some(fault) = &pod.kind.constraints.claim_fault {
             return Fate::Refused(Refusal::Claim(fault.clone()));

@@ -25,7 +25,8 @@ const CANDIDATES_MAX: usize = 64;
 pub struct Running {
     /// Its namespace and name.
     pub name: Arc<str>,
-    /// What it asks of its node.
+    /// What it asks of its node, with its claims looked up. One that packing does not cover
+    /// exactly never moves.
     pub kind: PodKind,
     /// Where it runs.
     pub place: Assignment,
@@ -174,6 +175,10 @@ impl Repacking<'_> {
         let mut sum = 0_u64;
         for &index in pods {
             let pod = &self.running[index];
+            // Where else it may run is not known.
+            if !pod.kind.uncovered().is_empty() {
+                return None;
+            }
             if let Some(gang) = &pod.gang {
                 let of_it = |&&other: &&usize| self.running[other].gang.as_ref() == Some(gang);
                 if pods.iter().filter(of_it).count() < self.gangs[gang] {
@@ -238,6 +243,8 @@ impl Repacking<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpu_autoscaler_model::Constraints;
+
     use crate::check::check;
     use crate::fleet::{Amounts, Devices, Gpu, GpuPicker, Isolation, Node, Sharing};
     use crate::request::{GpuRequest, Links, Pod, Request};
@@ -321,6 +328,17 @@ mod tests {
         assert_eq!(count(Some(4 * 3_600), None, LIMITS), 0);
         assert_eq!(count(Some(600), None, Limits { moves_max: 0, ..LIMITS }), 0);
         assert_eq!(count(Some(600), Some("spans both nodes"), LIMITS), 0);
+    }
+
+    #[test]
+    fn a_pod_that_packing_does_not_cover_stays_where_it_is() {
+        let (_, fleet, mut running) = scene(Some(600), None);
+        let count = |running: &[Running]| repack(&fleet, running, &Demand::default(), LIMITS).len();
+        assert_eq!(count(&running), 1);
+        let uncovered = vec!["spec.schedulerName".into()];
+        let constraints = Constraints { uncovered, ..Constraints::default() };
+        running.iter_mut().for_each(|pod| pod.kind.constraints = constraints.clone().into());
+        assert_eq!(count(&running), 0);
     }
 
     fn share(name: &str, node: u32, gpu: u8, compute_milli: u16, move_loss: u64) -> Running {

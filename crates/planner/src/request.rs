@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use gpu_autoscaler_model::{Constraints, Labels};
+use gpu_autoscaler_model::{CLAIM_UNKNOWN, Constraints, DEVICE_CLAIM_UNKNOWN, Labels};
 
 use crate::fleet::{GPUS_PER_NODE_MAX, Identity, Isolation, WHOLE_GPU_MILLI};
 use crate::sharing::MPS_CLIENTS_MAX;
@@ -37,6 +37,16 @@ impl PodKind {
     pub fn plain(request: Request) -> Self {
         let identity = Identity { namespace: "default".into(), labels: Labels::default() };
         Self { request, constraints: Arc::default(), identity: Arc::new(identity) }
+    }
+
+    /// What keeps packing from placing it at all: demands that are not covered exactly, by their
+    /// paths, and claims that nobody has looked up.
+    pub fn uncovered(&self) -> Vec<Arc<str>> {
+        let mut paths = self.constraints.uncovered.clone();
+        paths.extend((!self.constraints.claims.is_empty()).then(|| CLAIM_UNKNOWN.into()));
+        let devices = !self.constraints.device_claims.is_empty();
+        paths.extend(devices.then(|| DEVICE_CLAIM_UNKNOWN.into()));
+        paths
     }
 }
 

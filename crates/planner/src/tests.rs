@@ -7,8 +7,8 @@ mod random;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    self as model, A100_40GB, Constraints, LabelSelector, NamespaceScope, NodeSelectorTerm,
-    Operator, PodTerm, Requirement, Taint, TaintEffect,
+    self as model, A100_40GB, ClaimName, Constraints, LabelSelector, NamespaceScope,
+    NodeSelectorTerm, Operator, PodTerm, Requirement, Taint, TaintEffect,
 };
 
 use crate::check::{FaultKind, check};
@@ -354,4 +354,21 @@ fn of_an_empty_fleet_every_pod_is_told_that_there_is_no_node() {
         "GPU count is 0, but must be at least 1",
     ];
     assert_eq!(none, expected);
+}
+
+#[test]
+fn a_pod_whose_claims_nobody_looked_up_is_not_placed() {
+    let fleet = fleet(vec![node("a", whole(4))]);
+    let claim = || vec![ClaimName { name: "c".into(), ephemeral: false }];
+    let (mut volume, mut device) = (pod("p", gpus(1)), pod("q", gpus(1)));
+    demands(&mut volume).claims = claim();
+    demands(&mut device).device_claims = claim();
+    let pods = [volume, device];
+    let told = told(&pods, &fleet);
+    assert!(told[0].contains("`spec.volumes[].persistentVolumeClaim`"), "{}", told[0]);
+    assert!(told[1].contains("`spec.resourceClaims`"), "{}", told[1]);
+    let at = |gpus| Some(Assignment { node: NodeIndex(0), devices: Devices::Whole { gpus } });
+    let kinds: Vec<FaultKind> =
+        check(&pods, &fleet, &[at(1), at(2)]).into_iter().map(|fault| fault.kind).collect();
+    assert_eq!(kinds, [FaultKind::Uncovered, FaultKind::Uncovered]);
 }
