@@ -7,7 +7,11 @@ use gpu_autoscaler_telemetry::exposition;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
-    let origin = Origin { at: Timestamp::EPOCH, node: Some("node".into()) };
+    let origin = Origin {
+        at: Timestamp::EPOCH,
+        node: Some("node".into()),
+        exporter: Default::default(),
+    };
     let lines = text.split(|byte| *byte == b'\n').count();
     let series: Vec<_> = exposition::parse(text).collect();
     assert!(series.len() <= lines, "a line is at most one series or one fault");

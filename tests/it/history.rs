@@ -85,6 +85,17 @@ fn restarted_with_an_emptied_prometheus_it_recommends_the_same() {
         it["usage"]["fbMaxBytes"].as_u64().is_some_and(|bytes| bytes < 3 << 30)
     });
     assert!(before.process().terminate(SOON), "SIGTERM is enough");
+
+    let empty = format!("--history-dir={}", scratch.join("empty").display());
+    let fresh = start("fresh", &first, &[&empty]);
+    let same = |finding: &Value| advice(finding) == advice(&late);
+    let what = "one that knows nothing reads the past back and recommends the same";
+    let learned = recommendation(&fresh, &exporter, 2_000, what, same);
+    assert!(seen_secs(&learned) >= seen_secs(&late).map(|secs| secs / 2), "{learned}");
+    let samples = fresh.metric("gpu_autoscaler_history_backfill_samples_total");
+    assert!(samples.is_some_and(|samples| samples >= 20.0), "{samples:?}");
+    assert_eq!(fresh.metric("gpu_autoscaler_history_backfill_failing"), Some(0.0));
+    drop(fresh);
     drop(first);
 
     let Some(second) = prometheus(&exporter) else { return };
@@ -98,6 +109,25 @@ fn restarted_with_an_emptied_prometheus_it_recommends_the_same() {
     let without = start("without", &second, &[]);
     let forgetful = recommendation(&without, &exporter, 2_000, "it is judged anew", any);
     assert_ne!(advice(&forgetful), advice(&late), "who knows no past recommends something else");
+}
+
+#[test]
+fn a_past_that_cannot_be_read_back_is_named_and_stops_nothing() {
+    let Some(cluster) = ControlPlane::start_or_skip(&Options::default()) else { return };
+    let scratch = ScratchDir::create("backfill").expect("a folder");
+    let exporter = Exporter::start().expect("a port");
+    // Nobody listens on a port of 1.
+    let flags =
+        [format!("--exporter={}", exporter.url()), "--prometheus-url=http://127.0.0.1:1".into()];
+    let controller = Controller::start(&cluster, scratch.path(), "alone", &flags);
+    let controller = controller.expect("it starts");
+    let body = until("the fault is named", SOON, || {
+        let probed = controller.probe("/readyz").ok().map(|(_, body)| body);
+        Ok::<_, Infallible>(probed.filter(|body| body.contains("[!] backfill: ")))
+    });
+    assert!(body.contains("the past is not read back: http://127.0.0.1:1/"), "{body}");
+    assert!(body.contains("[+] loop ok"), "{body}");
+    assert_eq!(controller.metric("gpu_autoscaler_history_backfill_failing"), Some(1.0));
 }
 
 #[test]

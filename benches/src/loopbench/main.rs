@@ -241,6 +241,7 @@ fn scraped(args: &Args, secs: u64) -> Delta {
         let busy = if n % 4 == 0 { 0.0 } else { 0.8 };
         GpuSample {
             at: at(secs),
+            exporter: Default::default(),
             node: format!("node-{:05}", n / GPUS).into(),
             device: Device { uuid: format!("GPU-{n:032}").into(), instance: None },
             model: None,

@@ -82,7 +82,7 @@ fn parse(times: usize, text: &[u8]) -> Result<()> {
 
 fn scrape(times: usize, gpus: u32, nodes: u32, interval: u32) -> Result<()> {
     let text = text(gpus);
-    let origin = Origin { at: Timestamp::EPOCH, node: None };
+    let origin = Origin { at: Timestamp::EPOCH, node: None, exporter: Default::default() };
     let mut samples = 0;
     let took = median(times, || {
         let series = exposition::parse(text.as_bytes()).filter_map(Result::ok);

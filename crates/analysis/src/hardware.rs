@@ -18,8 +18,10 @@ const INVOLUNTARY: ThrottleReasons = ThrottleReasons::HW_SLOWDOWN
 /// XID errors that stand for a mistake of the program that ran; every other one stands for the
 /// device, its memory, its links or its driver.
 ///
-/// Source: NVIDIA k8s-device-plugin `internal/rm/health.go`, which takes a device out of service
-/// for every XID but these.
+/// Source: `ignoredXids` in NVIDIA k8s-device-plugin `internal/rm/health.go` (commit 02597b97),
+/// which takes a device out of service for every XID but these: graphics engine exception, memory
+/// page fault, processing stopped, cleanup after earlier errors, video processor exception, context
+/// switch timeout.
 const XIDS_OF_PROGRAMS: [u32; 6] = [13, 31, 43, 45, 68, 109];
 
 /// What a device said of its clocks, oldest first, not older than the window.

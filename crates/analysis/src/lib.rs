@@ -3,7 +3,8 @@
 //! In: the samples of one pod's devices, and what is kept of the past. Out: what the pod made of
 //! them ([`usage`]) or why that is not known, whether it is waste ([`judge`], by the questions of
 //! [`Rule`]), what would be enough ([`advise`]), which devices need a look ([`hardware_faults`]),
-//! and the past with the present added to it ([`count`]).
+//! and the past with the present added to it ([`count`]); whether two exporters of one device
+//! [`contradict`] each other.
 //!
 //! # Invariants
 //! - Unknown is neither idle nor busy: what was not observed long enough accuses nobody.
@@ -12,12 +13,14 @@
 //! - No prices and no actions: a finding says what is wasted, not what is done about it.
 
 mod advice;
+mod agreement;
 mod hardware;
 mod history;
 mod verdict;
 mod window;
 
 pub use advice::{Holding, Part, advise};
+pub use agreement::contradict;
 pub use hardware::{ThrottleWindow, hardware_faults};
 pub use history::{count, stretch};
 pub use verdict::{Judgement, Measured, Rule, judge, reclaimable, waste_score};

@@ -89,6 +89,26 @@ impl Window {
         self.fb_total
     }
 
+    /// Readings at or after `start` and at or before `end`.
+    pub(crate) fn between(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+    ) -> impl Iterator<Item = Seen> + Clone {
+        let points = self.points.iter().filter(move |p| p.at >= start && p.at <= end);
+        points.map(|p| Seen {
+            activity_ppm: p.activity_ppm,
+            source: p.source,
+            fb_used: (p.fb_used_kib != u32::MAX)
+                .then(|| Bytes::new(u64::from(p.fb_used_kib) << 10)),
+        })
+    }
+
+    /// When the first reading was.
+    pub(crate) fn first(&self) -> Option<Timestamp> {
+        self.points.front().map(|p| p.at)
+    }
+
     /// Readings in `span` that follow another one without a gap.
     pub(crate) fn within(
         &self,
@@ -123,6 +143,13 @@ impl Window {
         }
         observed
     }
+}
+
+/// A reading, whenever it was.
+pub(crate) struct Seen {
+    pub activity_ppm: u32,
+    pub source: ActivitySource,
+    pub fb_used: Option<Bytes>,
 }
 
 /// A reading, and for how long it stands.
@@ -204,16 +231,21 @@ impl Pool {
         if now.since(last) > limits.gap_max {
             return Err(UnknownReason::Stale { last });
         }
-        let points = || window.points.iter().filter(move |p| p.at >= start);
+        // Readings are in the order of time.
+        let from = window.points.partition_point(|p| p.at < start);
+        let points = || window.points.range(from..);
         let observed = window.observed_millis(limits);
         self.observed_millis = Some(self.observed_millis.map_or(observed, |o| o.min(observed)));
         self.devices += 1;
-        let activities =
-            || points().map(|p| of_share(p.activity_ppm.into(), 1_000_000, held.share));
-        self.activity_means_ppm += mean(activities());
-        let touched = activities().max().unwrap_or(0) > limits.idle_up_to.as_ppm();
+        // Each is worked out once: this is what a judgement of a fleet spends its time on.
+        let before = self.activities.len();
+        let share_of = |p: &Point| of_share(p.activity_ppm.into(), 1_000_000, held.share);
+        self.activities.extend(points().map(share_of));
+        let activities = &self.activities[before..];
+        self.activity_means_ppm += mean(activities.iter().copied());
+        let touched =
+            activities.iter().max().is_some_and(|most| *most > limits.idle_up_to.as_ppm());
         self.touched += u32::from(touched);
-        self.activities.extend(activities());
         // The enum's order is from the best counter to the weakest.
         self.sources = self.sources.max(points().map(|p| p.source).max());
         self.add_memory(held, points().map(|p| p.fb_used_kib), touched);
@@ -223,7 +255,8 @@ impl Pool {
     fn add_memory(&mut self, held: Held<'_>, used: impl Iterator<Item = u32>, touched: bool) {
         let total = held.window.fb_total.or(held.fb_total);
         let Some(total) = total.filter(|total| *total > Bytes::ZERO) else { return };
-        let mut used_kib: Vec<u32> = used.filter(|kib| *kib != u32::MAX).collect();
+        let mut used_kib: Vec<u32> = used.collect();
+        used_kib.retain(|kib| *kib != u32::MAX);
         if used_kib.is_empty() {
             return;
         }
@@ -235,17 +268,15 @@ impl Pool {
         self.fb_total = Some(self.fb_total.map_or(total, |smallest| smallest.min(total)));
         // What a runtime allocates now and then beside its pool is below a hundredth of it.
         self.fb_varies |= most == 0 || most - least > most / 100;
-        let mut shares: Vec<u32> = used_kib
-            .iter()
-            .map(|kib| of_share(u128::from(*kib) << 10, total.as_u64(), held.share))
-            .collect();
-        let mean = mean(shares.iter().copied());
+        let before = self.fb_ppm.len();
+        let share_of = |kib: &u32| of_share(u64::from(*kib) << 10, total.as_u64(), held.share);
+        self.fb_ppm.extend(used_kib.iter().map(share_of));
+        let mean = mean(self.fb_ppm[before..].iter().copied());
         self.fb_devices += 1;
         self.fb_means_ppm += mean;
         if !touched {
             self.fb_untouched_ppm.push(mean);
         }
-        self.fb_ppm.append(&mut shares);
     }
 
     fn finish(mut self, limits: &Thresholds) -> Result<PodUsage, UnknownReason> {
@@ -284,10 +315,20 @@ impl Pool {
 /// What `amount` of `whole` is of the held share of it, in millionths; at most all of it, since
 /// nothing keeps a pod on a shared device from taking more than its part, and an exporter's total
 /// can be short of what is used by what the driver reserves.
-pub(crate) fn of_share(amount: u128, whole: u64, share: GpuShare) -> u32 {
-    let held = u128::from(whole) * u128::from(share.part());
-    let ppm = (amount * u128::from(share.of()) * 1_000_000).checked_div(held).unwrap_or(1_000_000);
-    u32::try_from(ppm).map_or(1_000_000, |ppm| ppm.min(1_000_000))
+pub(crate) fn of_share(amount: u64, whole: u64, share: GpuShare) -> u32 {
+    let (part, of) = (u64::from(share.part()), u64::from(share.of()));
+    let parts = amount.checked_mul(of).and_then(|parts| parts.checked_mul(1_000_000));
+    // 64 bits hold 16 TiB of a whole GPU; dividing 128 costs several times as much.
+    let ppm = match (parts, whole.checked_mul(part)) {
+        (Some(parts), Some(held)) => parts.checked_div(held),
+        _ => {
+            let parts = u128::from(amount) * u128::from(of) * 1_000_000;
+            let ppm = parts.checked_div(u128::from(whole) * u128::from(part));
+            ppm.map(|ppm| u64::try_from(ppm).unwrap_or(u64::MAX))
+        }
+    };
+    // At most the whole, which 32 bits hold.
+    ppm.map_or(1_000_000, |ppm| ppm.min(1_000_000) as u32)
 }
 
 /// Zero for nothing: callers ask only for windows that hold something.

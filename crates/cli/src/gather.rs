@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use gpu_autoscaler_controller::backfill::{self, Limits, ReadBack};
 use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::dump;
 use gpu_autoscaler_k8s::snapshot::{Snapshot, snapshot};
@@ -93,6 +94,11 @@ pub async fn cluster(args: &SourceArgs, policy: &Policy) -> Result<Gathered> {
     let mut this = Gathered { now, source: called(&cluster), seen, basis, gaps };
     this.note_scrapes();
     this.note_missing_metrics(args);
+    if basis == Basis::Series
+        && let Some(url) = args.prometheus()
+    {
+        this.read_back(&url, policy).await?;
+    }
     Ok(this)
 }
 
@@ -163,9 +169,7 @@ pub async fn prometheus(
     now: Timestamp,
     window: Duration,
 ) -> Result<(Vec<GpuSample>, Vec<Scrape>)> {
-    let address = http::address(url).context("read the address of Prometheus")?;
-    let connection = Connection::new(Credentials::default());
-    let mut history = History::new(Prometheus::new(connection, address));
+    let mut history = History::new(server(url)?);
     let target: Arc<str> = history.prometheus().shown().to_string().into();
     let read = |result| Scrape { at: now, target: Arc::clone(&target), result };
     Ok(match history.read(Interval { start: now.before(window), end: now }).await {
@@ -176,6 +180,11 @@ pub async fn prometheus(
         }
         Err(error) => (Vec::new(), vec![read(Err(scrape::read_failure(&error)))]),
     })
+}
+
+fn server(url: &str) -> Result<Prometheus> {
+    let address = http::address(url).context("read the address of Prometheus")?;
+    Ok(Prometheus::new(Connection::new(Credentials::default()), address))
 }
 
 async fn exporters(args: &SourceArgs, now: Timestamp) -> Result<Vec<(Vec<GpuSample>, Scrape)>> {
@@ -207,6 +216,32 @@ impl Gathered {
         }
     }
 
+    /// Adds what Prometheus holds of the last day, which recommendations rest on as they do in a
+    /// controller.
+    async fn read_back(&mut self, url: &str, policy: &Policy) -> Result<()> {
+        let _reading = Step::begin("reading the last day");
+        let objects = backfill::objects(&self.seen);
+        let (limits, policy) = (Limits::COMMAND, policy.clone());
+        let mut back = ReadBack::new(server(url)?, &objects, policy, limits);
+        let history = &mut self.seen.history;
+        let reading = async {
+            while let Some(round) = back.round().await? {
+                history.extend(round.records.into_values());
+            }
+            anyhow::Ok(())
+        };
+        // Recommendations rest on a shorter past then, or on the window alone.
+        match tokio::time::timeout(limits.time_max, reading).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.gaps.push(format!("the last day was not read: {error:#}")),
+            Err(_) => self.gaps.push(format!(
+                "the last day was not read to its end within {} s",
+                limits.time_max.as_secs()
+            )),
+        }
+        Ok(())
+    }
+
     /// What to do where nothing was said about metrics and the published address has none.
     fn note_missing_metrics(&mut self, args: &SourceArgs) {
         let published = args.prometheus().is_some_and(|url| url == PROMETHEUS_PUBLISHED);
@@ -230,7 +265,11 @@ pub fn metrics(file: &Path, now: Timestamp) -> Result<Vec<GpuSample>> {
 pub fn read_metrics(file: &Path, text: &[u8], now: Timestamp) -> Result<Vec<GpuSample>> {
     let (samples, counts) = match input::kind_of(text) {
         Kind::Answer => read_answer(text, now).with_context(|| format!("read {}", shown(file)))?,
-        Kind::Metrics | Kind::Dump => scrape::read_text(text, &Origin { at: now, node: None }),
+        Kind::Metrics | Kind::Dump => {
+            // Several files may hold successive readings of one exporter.
+            let exporter = Arc::default();
+            scrape::read_text(text, &Origin { at: now, node: None, exporter })
+        }
     };
     if samples.is_empty() {
         bail!(

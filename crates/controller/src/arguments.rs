@@ -96,6 +96,11 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub history_dir: Option<PathBuf>,
 
+    /// How far back Prometheus is read at start, for what the history does not hold yet; `0s` is
+    /// not at all.
+    #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = reach)]
+    pub history_backfill: Duration,
+
     /// Writes to the cluster per second, on average.
     #[arg(long, value_name = "NUMBER", default_value_t = 10.0)]
     pub write_rate: f64,
@@ -285,6 +290,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err(refuse()) } else { Ok(total) }
 }
 
+/// A duration, or nothing.
+fn reach(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +365,8 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_go() {
+        assert_eq!(reach("0s"), Ok(Duration::ZERO));
+        assert_eq!(reach("168h"), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         for bad in ["", "5", "s", "1x", "-1s", "0s", "99999999999s", "1.5h"] {

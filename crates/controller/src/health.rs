@@ -13,17 +13,17 @@ use gpu_autoscaler_store::Writer;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::backfill::Standing;
+
 /// Longest pause of the loop that is taken for life. It beats at least every [`BEAT`].
 const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How often the loop beats when it has nothing else to do.
 pub const BEAT: Duration = Duration::from_secs(5);
 
-/// How long a refused write is told of: until it has been tried again, if it is still wanted.
-pub const REFUSED_TOLD: Duration = Duration::from_secs(310);
-
-/// The same for one that was not answered.
-pub const UNANSWERED_TOLD: Duration = Duration::from_secs(60);
+/// How long a write that was refused or not answered is told of: until it has been tried again, if
+/// it is still wanted. The longest pause between two attempts is a minute.
+pub const FAILED_TOLD: Duration = Duration::from_secs(70);
 
 /// Longest description of a fault, in characters.
 const FAULT_CHARS_MAX: usize = 300;
@@ -54,6 +54,7 @@ pub struct Health {
     writes: watch::Receiver<WriteHealth>,
     pub(crate) leadership: Leadership,
     history: OnceLock<Arc<Writer>>,
+    backfill: OnceLock<watch::Receiver<Standing>>,
 }
 
 impl Health {
@@ -75,6 +76,7 @@ impl Health {
             writes,
             leadership,
             history: OnceLock::new(),
+            backfill: OnceLock::new(),
         }
     }
 
@@ -84,9 +86,30 @@ impl Health {
         let _ = self.history.set(history);
     }
 
+    /// Looks at `backfill` as well from now on.
+    pub(crate) fn watch_backfill(&self, backfill: watch::Receiver<Standing>) {
+        // As above.
+        let _ = self.backfill.set(backfill);
+    }
+
+    /// Records of the history that cannot be and were left out.
+    pub(crate) fn history_unreadable(&self) -> usize {
+        self.history.get().map_or(0, |history| history.standing().unreadable)
+    }
+
+    /// How reading back the past is going; nothing where it is not read back.
+    pub(crate) fn backfill(&self) -> Standing {
+        self.backfill.get().map(|backfill| backfill.borrow().clone()).unwrap_or_default()
+    }
+
     /// Whether what was kept of the past was read, or cannot be, or nothing is kept.
     pub(crate) fn history_tried(&self) -> bool {
         self.history.get().is_none_or(|history| history.standing().tried)
+    }
+
+    /// Whether what is learned is kept; nothing where it is not meant to be.
+    pub(crate) fn history_works(&self) -> Option<bool> {
+        self.history.get().map(|history| history.standing().error.is_none())
     }
 
     fn history_fault(&self) -> Option<String> {
@@ -136,6 +159,13 @@ impl Health {
         if let Some(fault) = self.history_fault() {
             // What is learned is kept in memory meanwhile: no reason to refuse what is known.
             let _ = writeln!(text, "[!] history: {fault}");
+        }
+        if let count @ 1.. = self.history_unreadable() {
+            let _ = writeln!(text, "[!] history: {count} records cannot be and were left out");
+        }
+        if let Some(why) = self.backfill().error {
+            // What is measured now is judged without it.
+            let _ = writeln!(text, "[!] backfill: the past is not read back: {}", clip(&why));
         }
         (good, text)
     }

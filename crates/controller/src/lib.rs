@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod arguments;
+pub mod backfill;
 pub mod health;
 pub mod http;
 pub mod log;

@@ -55,6 +55,9 @@ pub struct Metrics {
     samples: Counter,
     telemetry_failing: Gauge,
     telemetry_partial: Gauge,
+    history_unreadable: Gauge,
+    backfill_failing: Gauge,
+    backfill_samples: Counter,
     watch_objects: Family<ByKind, Gauge>,
     watch_malformed: Family<ByKind, Gauge>,
     watch_synced: Family<ByKind, Gauge>,
@@ -89,6 +92,9 @@ impl Metrics {
             samples: Counter::default(),
             telemetry_failing: Gauge::default(),
             telemetry_partial: Gauge::default(),
+            history_unreadable: Gauge::default(),
+            backfill_failing: Gauge::default(),
+            backfill_samples: Counter::default(),
             watch_objects: Family::default(),
             watch_malformed: Family::default(),
             watch_synced: Family::default(),
@@ -123,6 +129,9 @@ impl Metrics {
             samples "gpu_autoscaler_samples" "Samples taken in";
             telemetry_failing "gpu_autoscaler_telemetry_sources_failing" "Sources of telemetry that cannot be read";
             telemetry_partial "gpu_autoscaler_telemetry_sources_partial" "Sources of telemetry that answer in part";
+            history_unreadable "gpu_autoscaler_history_unreadable_records" "Records of the history that cannot be and were left out";
+            backfill_failing "gpu_autoscaler_history_backfill_failing" "1 while the past cannot be read back from Prometheus, or was given up";
+            backfill_samples "gpu_autoscaler_history_backfill_samples" "Samples of the past that were read back from Prometheus";
             watch_objects "gpu_autoscaler_watch_objects" "Objects known of each kind";
             watch_malformed "gpu_autoscaler_watch_malformed_objects" "Objects that cannot be read";
             watch_synced "gpu_autoscaler_watch_synced" "1 when everything that exists was seen";
@@ -177,6 +186,10 @@ impl Metrics {
         self.leader.set(i64::from(health.leadership.may_write().is_some()));
         self.telemetry_failing.set(count(health.telemetry.borrow().failing.len()));
         self.telemetry_partial.set(count(health.telemetry.borrow().partial.len()));
+        self.history_unreadable.set(count(health.history_unreadable()));
+        let backfill = health.backfill();
+        self.backfill_failing.set(i64::from(backfill.error.is_some()));
+        raise(&self.backfill_samples, backfill.samples);
         for (resource, watch) in &health.watches {
             let label = ByKind { kind: resource.kind().as_str() };
             let watch = watch.borrow();
@@ -191,6 +204,10 @@ impl Metrics {
         for part in health.parts() {
             let works = i64::from(part.fault.is_none());
             self.part_works.get_or_create(&ByPart { part: part.name }).set(works);
+        }
+        if let Some(works) = health.history_works() {
+            let part = "history".to_owned();
+            self.part_works.get_or_create(&ByPart { part }).set(i64::from(works));
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
 use crate::clock;
-use crate::health::{REFUSED_TOLD, UNANSWERED_TOLD, WriteHealth};
+use crate::health::{FAILED_TOLD, WriteHealth};
 use crate::metrics::Metrics;
 
 /// Effects that wait for their turn; at the default rate as many as fit into their deadline.
@@ -47,15 +47,14 @@ pub async fn run(
 /// A conflict, or an object that is gone, is an answer: writing works.
 fn note(action: &'static str, result: &ReceiptResult, health: &watch::Sender<WriteHealth>) {
     let failed = match result {
-        ReceiptResult::Refused { why } => Some((REFUSED_TOLD, why)),
-        ReceiptResult::Unanswered { why } => Some((UNANSWERED_TOLD, why)),
+        ReceiptResult::Refused { why } | ReceiptResult::Unanswered { why } => Some(why),
         ReceiptResult::NotSent => return,
         ReceiptResult::Applied
         | ReceiptResult::AlreadyApplied
         | ReceiptResult::Conflict
         | ReceiptResult::Gone => None,
     };
-    let failed = failed.map(|(told, why)| (Instant::now() + told, Arc::clone(why)));
+    let failed = failed.map(|why| (Instant::now() + FAILED_TOLD, Arc::clone(why)));
     health.send_modify(|health| match failed {
         Some(failed) => drop(health.failed.insert(action, failed)),
         None => drop(health.failed.remove(action)),

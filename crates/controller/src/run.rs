@@ -11,14 +11,14 @@ use gpu_autoscaler_k8s::connect::Cluster;
 use gpu_autoscaler_k8s::effects::{Performer, WriteRate};
 use gpu_autoscaler_k8s::election::{Elector, Leadership, LeaseName, Timing};
 use gpu_autoscaler_k8s::watch::{Resource, WatchSettings, Watcher};
-use gpu_autoscaler_model::{HistoryRecord, PriceBook, View};
+use gpu_autoscaler_model::{Delta, PriceBook, View};
 use gpu_autoscaler_reconciler::Policy;
 use gpu_autoscaler_store::{Limits, Writer};
 use gpu_autoscaler_telemetry::http as telemetry_http;
 use gpu_autoscaler_telemetry::prometheus::history::History;
 use gpu_autoscaler_telemetry::scrape::Target;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -27,7 +27,7 @@ use crate::health::{Health, TelemetryHealth, WriteHealth};
 use crate::metrics::Metrics;
 use crate::telemetry::Sources;
 use crate::ticker::{Inputs, Outputs, Ticker};
-use crate::{connect, http, page, performer, routes, telemetry};
+use crate::{backfill, connect, http, page, performer, routes, telemetry};
 
 /// Parts of watches that wait to be taken in.
 const PARTS_MAX: usize = 4096;
@@ -37,6 +37,9 @@ const HISTORY_CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Readings that wait to be taken in.
 const READINGS_MAX: usize = 4;
+
+/// Parts of the past that wait to be taken in.
+const PAST_MAX: usize = 4;
 
 /// Runs a controller until `stop`, then lets go of the lease and returns.
 ///
@@ -79,6 +82,7 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     }
     drop(part_out);
 
+    let prometheus = sources.prometheus.as_ref().map(|history| history.prometheus().clone());
     let (reading_out, readings) = mpsc::channel(READINGS_MAX);
     let (telemetry_health, telemetry_seen) = watch::channel(TelemetryHealth::default());
     let (interval, lookback) = (arguments.scrape_interval, arguments.waste_lookback);
@@ -107,13 +111,23 @@ pub async fn run(arguments: Arguments, stop: impl Future<Output = ()>) -> Result
     let electing: Option<JoinHandle<()>> =
         elector.map(|elector| tokio::spawn(elector.run(until(last_write))));
 
-    let (past_out, past) = mpsc::channel(1);
-    let history = history(&arguments, past_out)?;
+    let (past_out, past) = mpsc::channel(PAST_MAX);
+    let history = history(&arguments, past_out.clone())?;
     if let Some(history) = &history {
         health.keep_history(Arc::clone(history));
     }
     let kept = history.clone();
-    let ticker = Ticker::new(policy, health, metrics);
+    let mut reading_back = None;
+    if let Some(prometheus) = prometheus.filter(|_| !arguments.history_backfill.is_zero()) {
+        let (objects_out, objects) = oneshot::channel();
+        let (standing, seen) = watch::channel(backfill::Standing::default());
+        health.watch_backfill(seen);
+        let limits = backfill::Limits::of_controller(arguments.history_backfill);
+        let ways = backfill::Ways { objects, kept: kept.clone(), out: past_out, standing };
+        tokio::spawn(backfill::run(prometheus, policy.clone(), limits, ways));
+        reading_back = Some(objects_out);
+    }
+    let ticker = Ticker::new(policy, health, metrics, reading_back);
     let inputs = Inputs { parts, readings, receipts, past };
     ticker.run(inputs, Outputs { effects: effect_out, view: view_out, history }, stop).await;
 
@@ -175,15 +189,12 @@ fn sources(arguments: &Arguments) -> Result<Sources> {
 }
 
 /// The file of what was learned; what it holds arrives by `past`.
-fn history(
-    arguments: &Arguments,
-    past: mpsc::Sender<Vec<HistoryRecord>>,
-) -> Result<Option<Arc<Writer>>> {
+fn history(arguments: &Arguments, past: mpsc::Sender<Delta>) -> Result<Option<Arc<Writer>>> {
     let Some(folder) = &arguments.history_dir else { return Ok(None) };
     let path = gpu_autoscaler_store::file_in(folder);
-    let deliver = move |records| {
-        // There is room for the one delivery; nobody takes it where the loop has ended.
-        let _ = past.try_send(records);
+    let deliver = move |history| {
+        // Nobody takes it where the loop has ended.
+        let _ = past.blocking_send(Delta { history, ..Delta::default() });
     };
     let writer = gpu_autoscaler_store::open_later(path, Limits::DEFAULT, deliver);
     Ok(Some(Arc::new(writer.context("keep the history")?)))

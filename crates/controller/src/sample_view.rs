@@ -1,6 +1,7 @@
 //! A view in which everything that can be known is known, for tests: made by the loop itself from
 //! what an API server and an exporter write.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::dump;
@@ -24,10 +25,27 @@ pub(crate) fn full() -> View {
     assert!(read.faults.is_empty(), "{:?}", read.faults);
     let mut seen = read.delta;
     for at in (0..=20).map(|i| at(i * 30)) {
-        let origin = Origin { at, node: Some("n1".into()) };
+        let origin = Origin { at, node: Some("n1".into()), exporter: Arc::default() };
         seen.samples.extend(read_text(exposition().as_bytes(), &origin).0);
     }
     reconcile(at(600), &mut State::new(), &seen, &Policy::published()).view
+}
+
+/// A view of one GPU with a pod, of which two exporters write these texts, seven seconds apart.
+pub(crate) fn of_two_exporters(texts: [&str; 2]) -> View {
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        node("n1", 1), pod("idle", Some("n1"), 1),
+    ]});
+    let mut seen = dump::parse(objects.to_string().as_bytes()).expect("a list of objects").delta;
+    for secs in (0..=600).step_by(30) {
+        for (text, (exporter, late)) in texts.iter().zip([("10.0.0.1:9400", 0), ("n1:9500", 7)]) {
+            let origin = Origin { at: at(secs + late), node: None, exporter: exporter.into() };
+            let (samples, counts) = read_text(text.as_bytes(), &origin);
+            assert_eq!((samples.len(), counts.dropped), (1, 0));
+            seen.samples.extend(samples);
+        }
+    }
+    reconcile(at(607), &mut State::new(), &seen, &Policy::published()).view
 }
 
 fn at(secs: u64) -> Timestamp {

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_k8s::watch::Part;
-use gpu_autoscaler_model::{Delta, Effect, HistoryRecord, Receipt, View};
+use gpu_autoscaler_model::{Backfill, Delta, Effect, Receipt, View};
 use gpu_autoscaler_reconciler::{Policy, State, reconcile};
 use gpu_autoscaler_store::Writer;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, field, info, info_span, warn};
 
-use crate::clock;
 use crate::faults::Faults;
 use crate::health::{BEAT, Health};
 use crate::metrics::Metrics;
 use crate::telemetry::Reading;
+use crate::{backfill, clock};
 
 /// Changes are collected for this long before they are looked at: placement is due 100 ms after a
 /// change.
@@ -35,8 +35,8 @@ pub struct Inputs {
     pub readings: mpsc::Receiver<Reading>,
     /// Of the performer.
     pub receipts: mpsc::Receiver<Receipt>,
-    /// Of the store, once.
-    pub past: mpsc::Receiver<Vec<HistoryRecord>>,
+    /// Of the store, once, and of what is read back.
+    pub past: mpsc::Receiver<Delta>,
 }
 
 /// Where what was decided goes.
@@ -64,18 +64,35 @@ pub struct Ticker {
     /// When the next stage is due; before the first tick, until when telemetry is waited for.
     due: Instant,
     faults: Faults,
+    /// Who reads the past back wants to know what there is.
+    objects: Option<oneshot::Sender<Delta>>,
     /// In how many terms of leadership effects were asked for.
     terms: u64,
 }
 
 impl Ticker {
-    /// With nothing seen yet.
-    pub fn new(policy: Policy, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+    /// With nothing seen yet. Where the past is read back, `objects` is told of what there is at
+    /// the first tick, and nothing is counted until that has ended.
+    pub fn new(
+        policy: Policy,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+        objects: Option<oneshot::Sender<Delta>>,
+    ) -> Self {
         let began = Instant::now();
-        let due = began + FIRST_READING_MAX;
-        let (state, pending, pending_since) = (None, Delta::default(), None);
-        let (faults, terms) = (Faults::new(began), 0);
-        Self { policy, health, metrics, state, pending, pending_since, began, due, faults, terms }
+        Self {
+            policy,
+            health,
+            metrics,
+            state: None,
+            pending: Delta::default(),
+            pending_since: None,
+            began,
+            due: began + FIRST_READING_MAX,
+            faults: Faults::new(began),
+            objects,
+            terms: 0,
+        }
     }
 
     /// Runs until `stop`.
@@ -116,9 +133,7 @@ impl Ticker {
                 Some(receipt) = inputs.receipts.recv() => {
                     self.see(Delta { receipts: vec![receipt], ..Delta::default() });
                 }
-                Some(history) = inputs.past.recv() => {
-                    self.see(Delta { history, ..Delta::default() });
-                }
+                Some(past) = inputs.past.recv() => self.see(past),
                 changed = leadership.changed(), if elections => elections = changed,
                 () = tokio::time::sleep_until(next) => {}
             }
@@ -132,17 +147,7 @@ impl Ticker {
         if delta.is_empty() {
             return;
         }
-        let pending = &mut self.pending;
-        pending.nodes.extend(delta.nodes);
-        pending.pods.extend(delta.pods);
-        pending.budgets.extend(delta.budgets);
-        pending.policies.extend(delta.policies);
-        pending.events.extend(delta.events);
-        pending.samples.extend(delta.samples);
-        pending.scrapes.extend(delta.scrapes);
-        pending.receipts.extend(delta.receipts);
-        pending.history.extend(delta.history);
-        pending.faults = delta.faults.or_else(|| pending.faults.take());
+        self.pending.append(delta);
         self.pending_since.get_or_insert_with(Instant::now);
     }
 
@@ -183,8 +188,13 @@ impl Ticker {
     fn tick(&mut self, outputs: &Outputs) {
         let now = clock::now();
         let began = Instant::now();
-        let pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.pending);
         self.pending_since = None;
+        if let Some(objects) = self.objects.take() {
+            // Nobody takes it where the task has ended, and then nobody counts in its place.
+            let told = objects.send(backfill::objects(&pending));
+            pending.backfill = told.is_ok().then_some(Backfill::UnderWay);
+        }
         let span = info_span!("reconcile", effects = field::Empty, findings = field::Empty);
         let _entered = span.enter();
         let outcome = match &mut self.state {

@@ -36,6 +36,8 @@ pub struct Delta {
     pub history: Vec<HistoryRecord>,
     /// Everything that an edge cannot do now, when that changed.
     pub faults: Option<Vec<Fault>>,
+    /// Whether older measurements are being read back, when that changed.
+    pub backfill: Option<Backfill>,
 }
 
 impl Delta {
@@ -53,6 +55,7 @@ impl Delta {
             && self.receipts.is_empty()
             && self.history.is_empty()
             && self.faults.is_none()
+            && self.backfill.is_none()
     }
 
     /// Adds what was seen after this.
@@ -71,6 +74,7 @@ impl Delta {
             receipts,
             faults,
             history,
+            backfill,
         } = more;
         self.nodes.extend(nodes);
         self.pods.extend(pods);
@@ -86,7 +90,21 @@ impl Delta {
         if faults.is_some() {
             self.faults = faults;
         }
+        if backfill.is_some() {
+            self.backfill = backfill;
+        }
     }
+}
+
+/// Who adds measurements to what is kept of the past. Only one does at any time, so that nothing is
+/// counted twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backfill {
+    /// Whoever reads older measurements back: the loop counts nothing meanwhile.
+    UnderWay,
+    /// The loop, from where what is kept ends.
+    #[default]
+    Ended,
 }
 
 /// Something that an edge cannot do: read a kind of object, telemetry, write.

@@ -311,7 +311,7 @@ pub enum UnknownReason {
     NotAttributed,
     /// Two exporters report the same device differently.
     Disagreement {
-        /// The nodes or addresses that do.
+        /// Their hosts and ports, the one that would count first.
         between: Vec<Arc<str>>,
     },
 }

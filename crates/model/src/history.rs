@@ -16,6 +16,89 @@ pub enum HistoryRecord {
     Demand(DemandHour),
 }
 
+/// What a record is kept under.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HistoryKey {
+    /// Of a usage profile.
+    Usage(ProfileKey),
+    /// Of an hour's demand.
+    Demand {
+        /// See [`DemandHour::pool`].
+        pool: Arc<str>,
+        /// See [`DemandHour::hour`].
+        hour: Timestamp,
+    },
+}
+
+impl HistoryRecord {
+    /// What it is kept under.
+    pub fn key(&self) -> HistoryKey {
+        match self {
+            Self::Usage(usage) => HistoryKey::Usage(usage.key.clone()),
+            Self::Demand(demand) => {
+                HistoryKey::Demand { pool: Arc::clone(&demand.pool), hour: demand.hour }
+            }
+        }
+    }
+}
+
+/// Framebuffer of one device at most, in MiB: 16 TiB, which no device comes near.
+const FB_MIB_MAX: u64 = 1 << 24;
+
+/// GPUs of one pool at most; no fleet comes near.
+const GPUS_MAX: u32 = 100_000_000;
+
+impl HistoryRecord {
+    /// Whether it can be: for records that come from outside of the process.
+    ///
+    /// # Errors
+    /// What cannot be, with the value and the limit.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Usage(usage) => usage.check(),
+            Self::Demand(demand) => demand.check(),
+        }
+    }
+}
+
+impl UsageProfile {
+    fn check(&self) -> Result<(), String> {
+        if !self.activity_ppm.is_at_most(1_000_000) {
+            return Err("a share of compute is above 1000000 millionths".to_owned());
+        }
+        if !self.fb_mib.is_at_most(FB_MIB_MAX) {
+            return Err(format!("framebuffer is above {FB_MIB_MAX} MiB"));
+        }
+        // Each device of a pod weighs at most the seconds for which the pod was observed, and no
+        // node has as many; halving rounds down.
+        let observed = self.observed_secs;
+        for weight in [self.fb_mib.weight(), self.activity_ppm.weight()] {
+            if weight > observed.saturating_add(1).saturating_mul(1024) {
+                return Err(format!("{weight} s were measured in {observed} s"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DemandHour {
+    fn check(&self) -> Result<(), String> {
+        let Self { hour, requested, requested_max, observed_millis, .. } = self;
+        if *hour != hour.hour() {
+            return Err(format!("{hour} is not the start of an hour"));
+        }
+        if *observed_millis > 3_600_000 {
+            return Err(format!("{observed_millis} ms of an hour were observed"));
+        }
+        let most = u128::from(*requested_max) * u128::from(*observed_millis);
+        if *requested_max > GPUS_MAX || requested.as_u128() > most {
+            let requested = requested.as_u128();
+            return Err(format!("{requested} GPU ms at {requested_max} GPUs at most"));
+        }
+        Ok(())
+    }
+}
+
 /// What starts pods that behave alike: their controller and their image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -141,19 +141,31 @@ impl PriceBook {
         region: Option<&str>,
         capacity_type: CapacityType,
     ) -> Option<Price> {
+        if let Some(rate) = self.sheet_rate(instance_type, region, capacity_type) {
+            return Some(Price { rate, source: PriceSource::Sheet });
+        }
+        listed(instance_type.as_str(), region?, capacity_type)
+    }
+
+    fn sheet_rate(
+        &self,
+        instance_type: &InstanceType,
+        region: Option<&str>,
+        capacity_type: CapacityType,
+    ) -> Option<Rate> {
+        if self.sheet.is_empty() {
+            return None;
+        }
         let mut key = SheetKey {
             instance_type: instance_type.as_str().into(),
             region: region.map(Arc::from),
             capacity_type,
         };
         if let Some(rate) = self.sheet.get(&key) {
-            return Some(Price { rate: *rate, source: PriceSource::Sheet });
+            return Some(*rate);
         }
         key.region = None;
-        if let Some(rate) = self.sheet.get(&key) {
-            return Some(Price { rate: *rate, source: PriceSource::Sheet });
-        }
-        listed(instance_type.as_str(), region?, capacity_type)
+        self.sheet.get(&key).copied()
     }
 }
 

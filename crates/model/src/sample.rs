@@ -12,6 +12,9 @@ use crate::{Bytes, Device, GpuModel, HardwareReading, NodeName, ObjectKey, Ratio
 pub struct GpuSample {
     /// When it was read, by the clock of whoever read it.
     pub at: Timestamp,
+    /// Which exporter says so: its host and port, by which its readings are told from those of
+    /// another one of the same device. Empty where that is not known.
+    pub exporter: Arc<str>,
     /// The node that holds the device.
     pub node: NodeName,
     /// The device or instance.

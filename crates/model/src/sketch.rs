@@ -1,10 +1,18 @@
 //! Quantiles of many values in little memory.
 
+use std::fmt;
+
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 /// Sub-buckets of each power of two, as a power of two: a value is told apart from one that is
 /// 1/32 larger.
 const PRECISION_BITS: u32 = 5;
+
+/// The bucket of the largest value: 58 powers of two above the exact ones, the last one full.
+const BUCKET_MAX: u16 = ((u64::BITS - 1 - PRECISION_BITS) << PRECISION_BITS) as u16
+    + (1 << (PRECISION_BITS + 1)) as u16
+    - 1;
 
 /// A histogram of integers whose quantiles are at most 1/32 (3.1 %) too high and never too low.
 ///
@@ -14,14 +22,82 @@ const PRECISION_BITS: u32 = 5;
 ///
 /// Source: the bucket layout of HdrHistogram (<https://hdrhistogram.github.io/HdrHistogram/>),
 /// without its fixed range.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct QuantileSketch {
     /// Bucket and weight, by bucket; no weight is zero.
     buckets: Vec<(u16, u64)>,
 }
 
+/// Why buckets and weights are no sketch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SketchFault {
+    /// A bucket beyond that of the largest value.
+    Bucket {
+        /// Which.
+        bucket: u16,
+    },
+    /// A bucket that is not above the one before it.
+    Order {
+        /// Which.
+        bucket: u16,
+    },
+    /// A bucket that nothing was counted in.
+    Empty {
+        /// Which.
+        bucket: u16,
+    },
+    /// More weight than can be counted.
+    Weight,
+}
+
+impl fmt::Display for SketchFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bucket { bucket } => write!(f, "bucket {bucket} is above {BUCKET_MAX}"),
+            Self::Order { bucket } => write!(f, "bucket {bucket} is not above the one before it"),
+            Self::Empty { bucket } => write!(f, "bucket {bucket} has no weight"),
+            Self::Weight => write!(f, "weights add up to more than {}", u64::MAX),
+        }
+    }
+}
+
+impl TryFrom<Vec<(u16, u64)>> for QuantileSketch {
+    type Error = SketchFault;
+
+    fn try_from(buckets: Vec<(u16, u64)>) -> Result<Self, SketchFault> {
+        let (mut before, mut sum) = (None, 0u64);
+        for &(bucket, weight) in &buckets {
+            if bucket > BUCKET_MAX {
+                return Err(SketchFault::Bucket { bucket });
+            }
+            if before >= Some(bucket) {
+                return Err(SketchFault::Order { bucket });
+            }
+            if weight == 0 {
+                return Err(SketchFault::Empty { bucket });
+            }
+            sum = sum.checked_add(weight).ok_or(SketchFault::Weight)?;
+            before = Some(bucket);
+        }
+        Ok(Self { buckets })
+    }
+}
+
+/// What was written may have been damaged since: quantiles of buckets out of order would be wrong
+/// without a word.
+impl<'de> Deserialize<'de> for QuantileSketch {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::try_from(Vec::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
 impl QuantileSketch {
+    /// Whether every value that was counted is at most `value`, as far as buckets tell.
+    pub fn is_at_most(&self, value: u64) -> bool {
+        self.buckets.last().is_none_or(|&(bucket, _)| bucket <= bucket_of(value))
+    }
+
     /// Counts `value` with a weight, such as the seconds for which it held.
     pub fn add(&mut self, value: u64, weight: u64) {
         if weight > 0 {
@@ -103,6 +179,19 @@ mod tests {
         let mut sketch = QuantileSketch::default();
         sketch.add(5, 0);
         assert_eq!(sketch.quantile(500), None);
+    }
+
+    #[test]
+    fn what_no_sketch_can_hold_is_refused() {
+        let fault = |buckets: &[(u16, u64)]| QuantileSketch::try_from(buckets.to_vec()).err();
+        assert_eq!(bucket_of(u64::MAX), BUCKET_MAX);
+        assert_eq!(fault(&[(0, 1), (BUCKET_MAX, u64::MAX - 1)]), None);
+        let above = BUCKET_MAX + 1;
+        assert_eq!(fault(&[(above, 1)]), Some(SketchFault::Bucket { bucket: above }));
+        assert_eq!(fault(&[(5, 1), (4, 1)]), Some(SketchFault::Order { bucket: 4 }));
+        assert_eq!(fault(&[(5, 1), (5, 1)]), Some(SketchFault::Order { bucket: 5 }));
+        assert_eq!(fault(&[(5, 0)]), Some(SketchFault::Empty { bucket: 5 }));
+        assert_eq!(fault(&[(5, 1), (6, u64::MAX)]), Some(SketchFault::Weight));
     }
 
     #[test]

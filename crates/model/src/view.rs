@@ -129,7 +129,7 @@ pub struct NodeView {
     /// Whether that sample is recent enough to be believed: its exporter is alive.
     pub exporter_up: bool,
     /// Mean activity of all its devices, over the window of the pod where one pod holds a device;
-    /// `None` unless every device is measured. GPU instances count as devices.
+    /// `None` unless every device is measured. A GPU instance weighs the part that it is of its GPU.
     pub activity: Option<Ratio>,
     /// Whether `activity` is below the policy's threshold; `None` when it is not known.
     pub underutilized: Option<bool>,
@@ -230,6 +230,9 @@ pub struct Totals {
     pub nodes_unpriced: u32,
     /// Mean share of compute of the measured pods, weighted by what they request.
     pub activity: Option<Ratio>,
+    /// Mean share of compute of the measured devices, held or not; a GPU instance weighs the part
+    /// that it is of its GPU. `None` when none is measured.
+    pub utilization: Option<Ratio>,
     /// Mean share of framebuffer, likewise, of those of which it is measured.
     pub fb: Option<Ratio>,
     /// What GPUs that no pod holds cost per hour; `None` unless every node and every pod that

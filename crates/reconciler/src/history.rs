@@ -1,4 +1,7 @@
 //! What is kept of the past: what pods of one owner and image use, and what each pool is asked for.
+//!
+//! It is added to by whoever counts at the time: the loop ([`account`]), or whoever reads older
+//! measurements back ([`account_past`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,30 +9,25 @@ use std::time::Duration;
 
 use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
-    DemandHour, GpuMillis, HistoryRecord, Interval, Node, Pod, ProfileKey, Timestamp, UsageProfile,
+    Backfill, Delta, DemandHour, HistoryRecord, Interval, Pod, ProfileKey, Timestamp, UsageProfile,
 };
 
-use crate::Policy;
 use crate::state::State;
-use crate::waste;
+use crate::{Policy, demand, waste};
 
 /// The past, as far as decisions depend on it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     profiles: BTreeMap<ProfileKey, UsageProfile>,
     /// The hour that runs, by pool.
-    demand: BTreeMap<Arc<str>, DemandHour>,
+    pub demand: BTreeMap<Arc<str>, DemandHour>,
     /// Until when all profiles are complete.
-    through: Option<Timestamp>,
+    pub through: Option<Timestamp>,
 }
 
 /// Profiles that are kept at most; beyond it the one that was added to longest ago goes. At 1 KiB
 /// each that is 20 MiB.
 const PROFILES_MAX: usize = 20_000;
-
-/// The longest time between two judgements in which demand is taken to have been what it is at its
-/// end; of a longer one, nobody knows.
-const DEMAND_GAP_MAX: Duration = Duration::from_secs(300);
 
 impl History {
     /// What pods like this one used.
@@ -83,23 +81,60 @@ impl History {
 ///
 /// Time is cut into stretches that are the same for everybody, and each is added once, when its
 /// last readings have come. A restart begins with the stretch after the last that was kept.
+///
+/// Nothing while older measurements are read back: what is measured meanwhile is read with them.
 pub(crate) fn account(now: Timestamp, state: &mut State, policy: &Policy) -> Vec<HistoryRecord> {
-    let mut changed = BTreeMap::new();
-    let mut history = std::mem::take(&mut state.history);
-    let length = analysis::stretch(&policy.waste);
-    let ended = start_of(now.before(policy.waste.gap_max), length);
-    if let Some(stretch) = next_stretch(&history, ended, length) {
-        count_stretch(state, &mut history, stretch, policy, &mut changed);
-        history.through = Some(stretch.end);
+    if state.backfill == Backfill::UnderWay {
+        return Vec::new();
     }
-    let mut records: Vec<HistoryRecord> = changed.into_values().map(HistoryRecord::Usage).collect();
-    records.extend(account_demand(now, state, &mut history).map(HistoryRecord::Demand));
+    let mut history = std::mem::take(&mut state.history);
+    let ended = last_end(now, policy);
+    let mut records = count_until(ended, state, &mut history, policy);
+    let requested = demand::requested_now(state, &history);
+    records.extend(demand::account(now, &requested, state.judged, &mut history));
     state.history = history;
     records
 }
 
+/// The same of the past: adds what was measured within the stretch that ended at `until`, and what
+/// was asked for then as far as `seen`, the samples of that stretch, tells.
+pub(crate) fn account_past(
+    until: Timestamp,
+    state: &mut State,
+    seen: &Delta,
+    policy: &Policy,
+) -> Vec<HistoryRecord> {
+    let mut history = std::mem::take(&mut state.history);
+    let before = until.before(analysis::stretch(&policy.waste));
+    let mut records = count_until(until, state, &mut history, policy);
+    let requested = demand::requested_then(until, state, seen, policy);
+    records.extend(demand::account(until, &requested, Some(before), &mut history));
+    state.history = history;
+    records
+}
+
+/// Until when everything that was measured has come, at the end of a stretch.
+pub(crate) fn last_end(now: Timestamp, policy: &Policy) -> Timestamp {
+    start_of(now.before(policy.waste.gap_max), analysis::stretch(&policy.waste))
+}
+
+/// Counts the stretch that ended at `ended`, unless it was; returns the profiles that changed.
+fn count_until(
+    ended: Timestamp,
+    state: &State,
+    history: &mut History,
+    policy: &Policy,
+) -> Vec<HistoryRecord> {
+    let mut changed = BTreeMap::new();
+    if let Some(stretch) = next_stretch(history, ended, analysis::stretch(&policy.waste)) {
+        count_stretch(state, history, stretch, policy, &mut changed);
+        history.through = Some(stretch.end);
+    }
+    changed.into_values().map(HistoryRecord::Usage).collect()
+}
+
 /// The start of the stretch that holds `at`.
-fn start_of(at: Timestamp, length: Duration) -> Timestamp {
+pub(crate) fn start_of(at: Timestamp, length: Duration) -> Timestamp {
     // No window is as long as the calendar, nor empty.
     let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX).max(1);
     let into = at.as_millis().rem_euclid(length);
@@ -131,7 +166,10 @@ fn count_stretch(
             None => UsageProfile::empty(key, stretch.start),
         };
         let before = profile.observed_secs;
-        analysis::count(&mut profile, waste::held(state, entry, node), stretch, &policy.waste);
+        // What is not known now is not learned either.
+        let known = waste::disagreement(stretch.end, state, entry, node, policy).is_none();
+        let held = waste::held(state, entry, node).filter(|_| known);
+        analysis::count(&mut profile, held, stretch, &policy.waste);
         if profile.observed_secs == before {
             // Nothing was measured; a profile of nothing is not kept.
             if before > 0 {
@@ -167,64 +205,6 @@ fn profile_key(pod: &Pod) -> ProfileKey {
         owner: owner.into(),
         image: pod.containers.image.clone().unwrap_or_default(),
     }
-}
-
-/// Labels that name a node's pool, ours first.
-///
-/// Source: the label references of Karpenter, EKS, GKE and AKS.
-const POOL_LABELS: [&str; 5] = [
-    "gpu-autoscaler.io/node-pool",
-    "karpenter.sh/nodepool",
-    "eks.amazonaws.com/nodegroup",
-    "cloud.google.com/gke-nodepool",
-    "kubernetes.azure.com/agentpool",
-];
-
-fn pool_of(node: &Node) -> Arc<str> {
-    let labeled = POOL_LABELS.iter().find_map(|key| node.labels.get(key));
-    labeled.or_else(|| node.instance_type.as_ref().map(|t| t.as_str())).unwrap_or_default().into()
-}
-
-/// Adds the demand since the last judgement; returns the hour that runs, of every pool.
-fn account_demand(
-    now: Timestamp,
-    state: &State,
-    history: &mut History,
-) -> impl Iterator<Item = DemandHour> + use<> {
-    let mut requested: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-    for uid in state.gpu_pods.values() {
-        let Some(entry) = state.pods.get(uid) else { continue };
-        let node = entry.pod.node.as_ref().and_then(|node| state.nodes.get(node));
-        let sum = requested.entry(node.map(pool_of).unwrap_or_default()).or_default();
-        *sum = sum.saturating_add(waste::requested(&entry.pod));
-    }
-    // A pool that is asked for nothing any more is asked for zero, which is known.
-    for pool in history.demand.keys() {
-        requested.entry(pool.clone()).or_insert(0);
-    }
-    let since = state.judged.map(|judged| judged.max(now.before(DEMAND_GAP_MAX)).max(now.hour()));
-    let millis = since.map_or(0, |since| now.since(since).as_millis());
-    let mut changed = Vec::new();
-    for (pool, gpus) in requested {
-        let hour = now.hour();
-        let current = history.demand.get(&pool).filter(|known| known.hour == hour);
-        let mut demand = current.cloned().unwrap_or_else(|| DemandHour {
-            pool: pool.clone(),
-            hour,
-            requested: GpuMillis::new(0),
-            requested_max: 0,
-            observed_millis: 0,
-            through: hour,
-        });
-        demand.requested += GpuMillis::new(millis * u128::from(gpus));
-        demand.requested_max = demand.requested_max.max(gpus);
-        // At most five minutes each time.
-        demand.observed_millis += u64::try_from(millis).unwrap_or(0);
-        demand.through = now;
-        changed.push(demand.clone());
-        history.demand.insert(pool, demand);
-    }
-    changed.into_iter()
 }
 
 #[cfg(test)]

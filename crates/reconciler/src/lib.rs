@@ -3,6 +3,7 @@
 //! In: the time, what changed since the last tick, and the policy. Out: what to do, what is owed,
 //! what was refused, what readers see, and when to come back. The controller, the simulator, the
 //! command line and the benchmarks call [`reconcile`] and [`admit`], and nothing else decides.
+//! [`learn`] is the part of a tick that adds to the history, for measurements of before the first.
 //!
 //! # Invariants
 //! - [`State`] is a cache: [`State::rebuild`] from what the cluster holds decides the same.
@@ -12,6 +13,7 @@
 
 mod admit;
 mod announce;
+mod demand;
 mod effects;
 mod hardware;
 mod history;
@@ -21,6 +23,7 @@ mod observe;
 mod placement;
 mod policy;
 mod pricing;
+mod reports;
 mod state;
 mod view;
 mod waste;
@@ -28,6 +31,9 @@ mod waste;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{ChargeLine, Delta, Effect, HistoryRecord, Refusal, Timestamp, View};
 
 pub use admit::admit;
@@ -83,4 +89,25 @@ pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Polic
     let wake = state.wake(now, policy);
     let view = state.view.clone();
     Outcome { effects, charges: Vec::new(), history, report, view, wake }
+}
+
+/// Adds measurements of the past to the history, as ticks at that time would have: `seen` holds the
+/// samples of the stretch that ended at `until`. Stretches come in their order, each once
+/// ([`State::unlearned`]); nothing is judged. Returns the records that changed.
+///
+/// `state` knows the nodes and pods that exist now. A pod that is gone adds to the demand of that
+/// time, but to no profile: nothing tells what started it.
+pub fn learn(
+    until: Timestamp,
+    state: &mut State,
+    seen: &Delta,
+    policy: &Policy,
+) -> Vec<HistoryRecord> {
+    observe::take_in(until, state, seen, policy, &mut Report::default());
+    history::account_past(until, state, seen, policy)
+}
+
+/// The length of the stretches in which measurements are added to the history.
+pub fn stretch(policy: &Policy) -> Duration {
+    analysis::stretch(&policy.waste)
 }

@@ -1,12 +1,13 @@
 //! What readers see of nodes.
 
 use gpu_autoscaler_model::{
-    CapacityTotals, CapacityType, Device, Node, NodeView, Rate, Ratio, Timestamp,
+    Activity, CapacityTotals, CapacityType, Device, MigGeometry, Node, NodeView, Rate, Ratio,
+    Timestamp,
 };
 
 use crate::state::{DeviceEntry, State};
 use crate::view::count;
-use crate::{Policy, pricing};
+use crate::{Policy, pricing, reports};
 
 /// Every node with GPUs, by name.
 pub(crate) fn nodes(now: Timestamp, state: &State, policy: &Policy) -> Vec<NodeView> {
@@ -47,12 +48,55 @@ fn activity(now: Timestamp, state: &State, node: &Node, policy: &Policy) -> Opti
     if count(gpus.iter()) < node.gpus? {
         return None;
     }
-    let mut sum = 0.0;
+    let (mut sum, mut weights) = (0.0, 0.0);
     for (device, entry) in &known {
-        sum += device_activity(state, device, entry)?.as_f64();
+        if !reports::disagreement(entry, now, policy).is_empty() {
+            return None;
+        }
+        let weight = weight(node, device, entry)?;
+        sum += weight * device_activity(state, device, entry)?.as_f64();
+        weights += weight;
     }
-    // A node has far fewer devices than a float can count.
-    Ratio::new(sum / known.len() as f64)
+    mean(sum, weights)
+}
+
+/// Mean of what all measured devices were last measured at.
+pub(crate) fn utilization(now: Timestamp, state: &State, policy: &Policy) -> Option<Ratio> {
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for (name, devices) in &state.devices {
+        let Some(node) = state.nodes.get(name) else { continue };
+        for (device, entry) in devices {
+            let Some(activity) = activity_of(entry, now, policy) else { continue };
+            let Some(weight) = weight(node, device, entry) else { continue };
+            sum += weight * activity.ratio.as_f64();
+            weights += weight;
+        }
+    }
+    mean(sum, weights)
+}
+
+/// What a device was last measured at; `None` where exporters contradict each other.
+pub(crate) fn activity_of(
+    entry: &DeviceEntry,
+    now: Timestamp,
+    policy: &Policy,
+) -> Option<Activity> {
+    entry.last.activity.filter(|_| reports::disagreement(entry, now, policy).is_empty())
+}
+
+/// The part of its GPU that a device is; `None` for an instance of a profile that no table has.
+fn weight(node: &Node, device: &Device, entry: &DeviceEntry) -> Option<f64> {
+    let Some(instance) = &device.instance else { return Some(1.0) };
+    let model = entry.model().or(node.gpu_model.as_ref())?;
+    let geometry = MigGeometry::for_product(model.as_str())?;
+    let at = geometry.profile_named(&instance.profile.to_string())?;
+    let share = geometry.share_of(&geometry.profiles[at]);
+    Some(f64::from(share.part()) / f64::from(share.of()))
+}
+
+/// A mean of shares is a share, save for what rounding adds to ones.
+fn mean(sum: f64, weights: f64) -> Option<Ratio> {
+    if weights > 0.0 { Ratio::new((sum / weights).min(1.0)) } else { None }
 }
 
 /// What its only holder made of a device within the window; what it was last measured at where no

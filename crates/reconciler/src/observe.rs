@@ -8,6 +8,7 @@ use gpu_autoscaler_model::{
     Timestamp, Uid, UnknownReason,
 };
 
+use crate::reports::{self, Part};
 use crate::state::{DeviceEntry, PodEntry, State};
 use crate::{Policy, Report};
 
@@ -31,6 +32,9 @@ pub(crate) fn take_in(
     }
     if let Some(faults) = &seen.faults {
         state.faults.clone_from(faults);
+    }
+    if let Some(backfill) = seen.backfill {
+        state.backfill = backfill;
     }
 }
 
@@ -157,8 +161,8 @@ fn take_sample(
     // Without a line for each pod the exporter names any one of those that share the device.
     let shared = state.nodes.get(&node).is_some_and(|node| node.sharing.is_some());
     let holder = holder.filter(|_| !shared || sample.scope == SampleScope::SharedPart);
-    note_device(state, &node, sample, holder.as_ref(), policy);
-    if let Some(uid) = holder
+    let counts = note_device(state, &node, sample, holder.as_ref(), policy);
+    if let Some(uid) = holder.filter(|_| counts)
         && let Some(entry) = state.pods.get_mut(&uid)
     {
         note_use(entry, sample, policy);
@@ -187,22 +191,37 @@ fn place(state: &State, sample: &GpuSample, holder: Option<&Uid>) -> Option<Node
     state.nodes.contains_key(&node).then_some(node)
 }
 
+/// Whether the sample counts: not one that is older than its device's move, nor one of a second
+/// exporter, which is compared alone.
 fn note_device(
     state: &mut State,
     node: &NodeName,
     sample: &GpuSample,
     holder: Option<&Uid>,
     policy: &Policy,
-) {
+) -> bool {
     if !move_home(state, node, sample) {
-        return;
+        return false;
     }
     let devices = state.devices.entry(node.clone()).or_default();
     let entry = devices.entry(sample.device.clone()).or_insert_with(|| DeviceEntry {
         last: sample.clone(),
+        reports: None,
         throttle: Default::default(),
         holders: Default::default(),
     });
+    match reports::note(entry, sample, holder, policy) {
+        Part::Leads | Part::TakesOver => {}
+        Part::Seconds => return false,
+        Part::Replaces => {
+            // What its pods were measured at so far is what the one says that is gone.
+            for uid in std::mem::take(&mut entry.holders).into_keys() {
+                if let Some(pod) = state.pods.get_mut(&uid) {
+                    pod.windows.remove(&sample.device);
+                }
+            }
+        }
+    }
     // A pod's part of a shared device says nothing about the device.
     if sample.scope != SampleScope::SharedPart {
         if sample.at >= entry.last.at {
@@ -231,6 +250,7 @@ fn note_device(
         let at = entry.holders.entry(uid.clone()).or_insert(sample.at);
         *at = sample.at.max(*at);
     }
+    true
 }
 
 /// Takes a GPU that moved to another node out of the one before; `false` for a sample that is older
@@ -302,7 +322,10 @@ fn take_receipt(state: &mut State, receipt: &Receipt, policy: &Policy, report: &
         ReceiptResult::Conflict => receipt.at.after(backoff.min(policy.effect_deadline)),
         // Its deletion is on its way to us.
         ReceiptResult::Gone => receipt.at.after(policy.effect_deadline),
-        ReceiptResult::Refused { .. } => receipt.at.after(policy.retry_max),
+        // A permission that is missing is given by a person: no use in asking every second.
+        ReceiptResult::Refused { .. } => {
+            receipt.at.after(backoff.max(policy.refused_retry_min).min(policy.retry_max))
+        }
         ReceiptResult::Unanswered { .. } | ReceiptResult::NotSent => {
             receipt.at.after(backoff.min(policy.retry_max))
         }

@@ -22,8 +22,11 @@ pub struct Policy {
     pub capacity_type_unlabeled: Option<CapacityType>,
     /// How long an effect is taken for done without being observed.
     pub effect_deadline: Duration,
-    /// Longest pause between two attempts at an effect that was not answered.
+    /// Longest pause between two attempts at an effect that was refused or not answered; it doubles
+    /// from attempt to attempt.
     pub retry_max: Duration,
+    /// Shortest pause after a refusal.
+    pub refused_retry_min: Duration,
     /// Shortest and longest pause between two placements of the pods that wait; it grows with the
     /// nodes that were examined.
     pub placing_pause_min: Duration,
@@ -46,7 +49,8 @@ impl Policy {
             prices: Arc::new(PriceBook::listed()),
             capacity_type_unlabeled: Some(CapacityType::OnDemand),
             effect_deadline: Duration::from_secs(60),
-            retry_max: Duration::from_secs(300),
+            retry_max: Duration::from_secs(60),
+            refused_retry_min: Duration::from_secs(4),
             placing_pause_min: Duration::from_millis(100),
             placing_pause_max: Duration::from_secs(10),
             placing_examined_max: 200_000,

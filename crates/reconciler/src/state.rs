@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpu_autoscaler_analysis::{ThrottleWindow, Window};
+use gpu_autoscaler_analysis::{self as analysis, ThrottleWindow, Window};
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Delta, Device, DisruptionBudget, EffectId, Fault, Finding, FindingKind,
-    GpuModel, GpuSample, GpuUuid, HardwareFinding, Node, NodeName, ObjectKey, Pod, PodUsage,
-    PolicyObject, Timestamp, Uid, UnknownGpus, UnknownReason, View,
+    AnnouncedEvent, Backfill, Delta, Device, DisruptionBudget, EffectId, Fault, Finding,
+    FindingKind, GpuModel, GpuSample, GpuUuid, HardwareFinding, Interval, Node, NodeName,
+    ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid, UnknownGpus, UnknownReason, View,
 };
 
 use crate::announce::Announcements;
 use crate::history::History;
 use crate::placement::Placement;
-use crate::{Policy, Report, observe};
+use crate::reports::Reports;
+use crate::{Policy, Report, history, observe};
 
 /// What the loop remembers: a cache of the cluster and of the window of measurements.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct State {
     /// Findings and the same events by name, which is what identifies them to us.
     pub(crate) announcements: Announcements,
     pub(crate) history: History,
+    /// Who adds to the history.
+    pub(crate) backfill: Backfill,
     pub(crate) findings: BTreeMap<Uid, Finding>,
     pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
     pub(crate) hardware: Vec<HardwareFinding>,
@@ -87,8 +90,10 @@ impl Totalled {
 /// A device as it was last measured.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceEntry {
-    /// The last sample of the device as a whole.
+    /// The last sample of the device as a whole, of the exporter that counts.
     pub last: GpuSample,
+    /// What each exporter reported, where there are several.
+    pub reports: Option<Box<Reports>>,
     /// What it said of its clocks.
     pub throttle: ThrottleWindow,
     /// Pods that the exporter names as holders, with the time of the last sample that does.
@@ -130,6 +135,7 @@ impl State {
             events: BTreeMap::new(),
             announcements: Announcements::default(),
             history: History::default(),
+            backfill: Backfill::default(),
             findings: BTreeMap::new(),
             usages: BTreeMap::new(),
             hardware: Vec::new(),
@@ -150,6 +156,23 @@ impl State {
         let mut report = Report::default();
         observe::take_in(now, &mut state, snapshot, policy, &mut report);
         state
+    }
+
+    /// The next stretches of the past that are to be added by [`learn`](crate::learn), at most
+    /// `count`: from where what is kept ends, but not from before `earliest`, until everything that
+    /// was measured has come at `now`. `None` when nothing is left.
+    pub fn unlearned(
+        &self,
+        now: Timestamp,
+        earliest: Timestamp,
+        count: u32,
+        policy: &Policy,
+    ) -> Option<Interval> {
+        let length = analysis::stretch(&policy.waste);
+        let start = self.history.through.map_or(earliest, |through| through.max(earliest));
+        let start = history::start_of(start, length);
+        let end = history::last_end(now, policy).min(start.after(length * count));
+        Interval::new(start, end).filter(|rest| rest.start < rest.end)
     }
 
     /// Forgets what was measured of a node's devices, apart from what pods made of them.

@@ -1,6 +1,8 @@
+mod exporters;
 mod faults;
 mod history;
 mod judgement;
+mod past;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +67,7 @@ fn pod(name: &str, uid: &str, node: Option<&str>, gpus: u32) -> Pod {
 fn sample(secs: u64, node: &str, gpu: &str, pod: Option<&str>, activity: f64) -> GpuSample {
     GpuSample {
         at: at(secs),
+        exporter: Default::default(),
         node: node.into(),
         device: Device { uuid: gpu.into(), instance: None },
         model: None,
@@ -265,7 +268,7 @@ fn conditions_say_what_was_found_and_are_not_repeated() {
 }
 
 #[test]
-fn conflicts_and_silence_are_tried_again_later_and_refusals_much_later() {
+fn conflicts_silence_and_refusals_are_tried_again_later() {
     let receipt = |effect, secs, result| Delta {
         receipts: vec![Receipt { effect, at: at(secs), result }],
         ..Delta::default()
@@ -275,7 +278,7 @@ fn conflicts_and_silence_are_tried_again_later_and_refusals_much_later() {
         (ReceiptResult::Conflict, 2),
         (ReceiptResult::Unanswered { why: why.clone() }, 2),
         (ReceiptResult::Applied, 60),
-        (ReceiptResult::Refused { why }, 300),
+        (ReceiptResult::Refused { why }, 4),
     ];
     for (result, pause) in cases {
         let mut state = State::new();
@@ -292,6 +295,29 @@ fn conflicts_and_silence_are_tried_again_later_and_refusals_much_later() {
         assert_eq!(at_pause(pause - 1).effects.len(), 0, "{result:?}");
         assert_eq!(at_pause(pause).effects.len(), 1, "{result:?}");
     }
+}
+
+#[test]
+fn a_write_that_stays_refused_is_tried_ever_less_often_and_at_least_once_a_minute() {
+    let mut state = State::new();
+    let mut effect = tick(600, &mut state, &world()).effects[0].id;
+    let (mut refused, mut pauses) = (600, Vec::new());
+    for secs in 601..=800 {
+        let result = ReceiptResult::Refused { why: "403".into() };
+        let receipts = vec![Receipt { effect, at: at(refused), result }];
+        let seen = if secs == refused + 1 {
+            Delta { receipts, ..Delta::default() }
+        } else {
+            // Its exporter stays alive.
+            let samples = vec![sample(secs, "n1", "GPU-a", Some("idle"), 0.0)];
+            Delta { samples, ..Delta::default() }
+        };
+        if let Some(again) = tick(secs, &mut state, &seen).effects.first() {
+            pauses.push(secs - refused);
+            (effect, refused) = (again.id, secs);
+        }
+    }
+    assert_eq!(pauses, [4, 4, 8, 16, 32, 60, 60]);
 }
 
 #[test]

@@ -22,11 +22,11 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
     let nodes = nodes::nodes(now, state, policy);
     let pods = pods(state, policy);
     let namespaces = namespaces::namespaces(&pods, state.findings.values());
-    let totals = totals(state, &nodes, &pods);
+    let totals = totals(now, state, policy, &nodes, &pods);
     state.view = View {
         generation: state.view.generation + 1,
         judged: Some(now),
-        devices: devices(state).into(),
+        devices: devices(now, state, policy).into(),
         pods: pods.into(),
         namespaces: namespaces.into(),
         hardware: state.hardware.clone().into(),
@@ -40,7 +40,7 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
     };
 }
 
-fn devices(state: &State) -> Vec<DeviceView> {
+fn devices(now: Timestamp, state: &State, policy: &Policy) -> Vec<DeviceView> {
     let all = state.devices.iter().flat_map(|(node, devices)| {
         devices.iter().map(move |(device, entry)| (node, device, entry))
     });
@@ -53,7 +53,7 @@ fn devices(state: &State) -> Vec<DeviceView> {
             .keys()
             .filter_map(|uid| Some(state.pods.get(uid)?.pod.key.clone()))
             .collect(),
-        activity: entry.last.activity,
+        activity: nodes::activity_of(entry, now, policy),
         fb: entry.last.fb_used.zip(entry.last.fb_total).and_then(|(used, all)| used.of(all)),
         fb_free: entry.last.fb_free,
         fb_total: entry.last.fb_total,
@@ -85,7 +85,13 @@ fn pods(state: &State, policy: &Policy) -> Vec<PodView> {
         .collect()
 }
 
-fn totals(state: &State, nodes: &[NodeView], pods: &[PodView]) -> Totals {
+fn totals(
+    now: Timestamp,
+    state: &State,
+    policy: &Policy,
+    nodes: &[NodeView],
+    pods: &[PodView],
+) -> Totals {
     let rates: Vec<Option<Rate>> = nodes.iter().map(|node| node.rate).collect();
     let savings: Vec<Option<Rate>> =
         state.findings.values().map(|f| f.recommendation.saving).collect();
@@ -99,6 +105,7 @@ fn totals(state: &State, nodes: &[NodeView], pods: &[PodView]) -> Totals {
         cost: Rate::sum_of_known(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
         activity: namespaces::activity(pods.iter()),
+        utilization: nodes::utilization(now, state, policy),
         fb: namespaces::fb(pods.iter()),
         not_held: not_held(&rates, pods),
         by_capacity_type: nodes::by_capacity_type(nodes),

@@ -1,6 +1,7 @@
 //! Judges every GPU pod, and names what is not known.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_analysis as analysis;
@@ -12,7 +13,7 @@ use gpu_autoscaler_model::{
 
 use crate::announce::{Identity, Subject};
 use crate::state::{DeviceEntry, PodEntry, State, Totalled};
-use crate::{Policy, Report, hardware, pricing};
+use crate::{Policy, Report, hardware, pricing, reports};
 
 /// Judges all GPU pods; fills in findings, usages and unknowns of the state.
 pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, report: &mut Report) {
@@ -62,6 +63,7 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
     for node in state.nodes.values() {
         let held = held.get(&node.name).copied().unwrap_or(0);
         unknown.extend(unmeasured(now, state, node, held, policy));
+        unknown.extend(disputed(now, state, node, policy));
     }
     unknown.sort();
     for (uid, finding) in &findings {
@@ -117,7 +119,22 @@ fn pod_usage(
         };
         return Err(entry.unusable.clone().unwrap_or(partly));
     }
+    if let Some(between) = disagreement(now, state, entry, node, policy) {
+        return Err(UnknownReason::Disagreement { between });
+    }
     analysis::usage(held(state, entry, node), now, &policy.waste)
+}
+
+/// The exporters that contradict each other about a device of the pod.
+pub(crate) fn disagreement(
+    now: Timestamp,
+    state: &State,
+    entry: &PodEntry,
+    node: &Node,
+    policy: &Policy,
+) -> Option<Vec<Arc<str>>> {
+    let devices = entry.windows.keys().filter_map(|device| device_entry(state, node, device));
+    devices.map(|device| reports::disagreement(device, now, policy)).find(|b| !b.is_empty())
 }
 
 /// The devices that a pod was measured on, and what part of each it holds.
@@ -161,6 +178,8 @@ fn judge(
         return None;
     }
     let devices = u32::try_from(entry.windows.len()).unwrap_or(u32::MAX);
+    // The past takes findings away and adds none: it is looked up for those that there may be.
+    analysis::judge(usage, devices, None, &policy.waste)?;
     let history = state.history.of(pod);
     let verdict = analysis::judge(usage, devices, history, &policy.waste)?;
     let model = model_of(state, entry, node);
@@ -301,6 +320,24 @@ fn holding<'p>(pod: &'p Pod, node: &Node, model: Option<&GpuModel>) -> analysis:
         _ => (analysis::Part::Replica { of: replicas }, None),
     };
     analysis::Holding { count: requested(pod), each, geometry }
+}
+
+/// Devices of a node that no pod holds and exporters contradict each other about.
+fn disputed<'s>(
+    now: Timestamp,
+    state: &'s State,
+    node: &'s Node,
+    policy: &'s Policy,
+) -> impl Iterator<Item = UnknownGpus> + use<'s> {
+    let devices = state.devices.get(&node.name).into_iter().flat_map(BTreeMap::values);
+    let free = devices.filter(|entry| entry.holders.is_empty());
+    let between = free.map(move |entry| reports::disagreement(entry, now, policy));
+    between.filter(|between| !between.is_empty()).map(|between| UnknownGpus {
+        node: node.name.clone(),
+        count: 1,
+        pod: None,
+        why: UnknownReason::Disagreement { between },
+    })
 }
 
 /// GPUs of a node that no pod holds and no fresh sample speaks of.

@@ -125,6 +125,7 @@ pub(crate) fn samples(
         let activity = reading.activity.filter(|_| own_activity).and_then(Ratio::new);
         GpuSample {
             at,
+            exporter: Default::default(),
             node: node.clone(),
             device: reading.device.clone(),
             model: model.cloned(),

@@ -16,6 +16,9 @@ use crate::{Limits, StoreError};
 /// How long a file that another process holds is waited for: a replica that ends lets go.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 
+/// Records that cannot be, of which the log tells one by one.
+const UNREADABLE_LOGGED_MAX: usize = 10;
+
 /// The write-ahead log is cut down to this size, in bytes.
 const LOG_BYTES: i64 = 4 << 20;
 
@@ -101,16 +104,15 @@ impl File {
         Ok(())
     }
 
-    /// All records, by key.
-    pub fn read_all(&mut self) -> Result<Vec<HistoryRecord>, StoreError> {
-        record::read_all(&self.connection).map_err(|source| match source {
-            rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::InvalidColumnType(..) => {
-                StoreError::Damaged { path: self.path.clone(), what: source.to_string() }
-            }
-            _ => StoreError::of(&self.path, Doing::Read, source),
-        })
+    /// All records, by key, and what is wrong with those that cannot be: they are left out, and
+    /// replaced when something is learned under their key. The first few are logged.
+    pub fn read_all(&mut self) -> Result<(Vec<HistoryRecord>, Vec<String>), StoreError> {
+        let failed = |source| StoreError::of(&self.path, Doing::Read, source);
+        let (records, unreadable) = record::read_all(&self.connection).map_err(failed)?;
+        for why in unreadable.iter().take(UNREADABLE_LOGGED_MAX) {
+            warn!(path = %self.path.display(), why, "a record of the history is left out");
+        }
+        Ok((records, unreadable))
     }
 
     /// Writes records, all or none. When this returns they are on the disk.

@@ -61,8 +61,8 @@ impl Store {
     /// The file cannot be used; it is left as it is.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
         let mut file = file::File::open(path, limits)?;
-        let records = file.read_all()?;
-        let writer = Writer::start(file)?;
+        let (records, unreadable) = file.read_all()?;
+        let writer = Writer::start(file, unreadable.len())?;
         Ok(Self { records, writer })
     }
 }

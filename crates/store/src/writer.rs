@@ -6,11 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gpu_autoscaler_model::HistoryRecord;
+use gpu_autoscaler_model::{HistoryKey, HistoryRecord};
 use tracing::{info, warn};
 
 use crate::file::{File, now_millis};
-use crate::record::RecordKey;
 use crate::{Limits, StoreError};
 
 /// Records that wait at most; of an own key each. About 100 MiB.
@@ -44,6 +43,8 @@ pub struct Standing {
     pub waiting: usize,
     /// Records that were refused because too many waited; they count as not handed over.
     pub refused: u64,
+    /// Records of the file that cannot be and were left out.
+    pub unreadable: usize,
     /// Whether the file was opened, or opening it has failed at least once.
     pub tried: bool,
     /// Why the last attempt to open or write the file failed; nothing when it did not.
@@ -59,7 +60,7 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: BTreeMap<RecordKey, HistoryRecord>,
+    waiting: BTreeMap<HistoryKey, HistoryRecord>,
     standing: Standing,
     closing: bool,
 }
@@ -72,10 +73,12 @@ impl Desk {
 }
 
 impl Writer {
-    pub(crate) fn start(file: File) -> Result<Self, StoreError> {
+    pub(crate) fn start(file: File, unreadable: usize) -> Result<Self, StoreError> {
         let path = file.path().to_owned();
         Self::spawn(&path, move |desk| {
-            desk.lock().standing.tried = true;
+            let mut inner = desk.lock();
+            (inner.standing.tried, inner.standing.unreadable) = (true, unreadable);
+            drop(inner);
             write_until_closed(file, desk);
         })
     }
@@ -111,7 +114,7 @@ impl Writer {
     pub fn put(&self, records: impl IntoIterator<Item = HistoryRecord>) -> u64 {
         let mut inner = self.desk.lock();
         for record in records {
-            let key = RecordKey::of(&record);
+            let key = record.key();
             if inner.waiting.len() >= WAITING_MAX && !inner.waiting.contains_key(&key) {
                 inner.standing.refused += 1;
                 continue;
@@ -178,9 +181,10 @@ fn open_until_closed(
         let mut inner = desk.lock();
         inner.standing.tried = true;
         match opened {
-            Ok((records, file)) => {
+            Ok(((records, unreadable), file)) => {
+                inner.standing.unreadable = unreadable.len();
                 for record in &records {
-                    inner.waiting.remove(&RecordKey::of(record));
+                    inner.waiting.remove(&record.key());
                 }
                 inner.standing.error = None;
                 info!(path = %path.display(), records = records.len(), "history is open");
@@ -230,7 +234,7 @@ fn write_until_closed(mut file: File, desk: &Desk) {
 }
 
 /// Waits for records, the time to prune, or the end.
-fn next_batch(desk: &Desk, until: Instant) -> (BTreeMap<RecordKey, HistoryRecord>, u64, bool) {
+fn next_batch(desk: &Desk, until: Instant) -> (BTreeMap<HistoryKey, HistoryRecord>, u64, bool) {
     let mut inner = desk.lock();
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -258,7 +262,7 @@ fn acknowledge(desk: &Desk, file: &File, taken: u64) {
 fn put_back(
     desk: &Desk,
     file: &File,
-    batch: BTreeMap<RecordKey, HistoryRecord>,
+    batch: BTreeMap<HistoryKey, HistoryRecord>,
     error: &StoreError,
 ) {
     let mut inner = desk.lock();

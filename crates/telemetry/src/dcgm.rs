@@ -16,7 +16,8 @@ use gpu_autoscaler_model::{
 
 use crate::exposition::Series;
 
-/// The counters that are read; a query may ask for just these.
+/// The counters that are read; a query may ask for just these. The first four, compute and
+/// framebuffer in use, are what the history is made of.
 pub const METRICS: [&str; 18] = [
     "DCGM_FI_PROF_SM_ACTIVE",
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
@@ -46,6 +47,8 @@ pub struct Origin {
     pub at: Timestamp,
     /// The node whose exporter it is, where the reader knows; else the labels tell.
     pub node: Option<NodeName>,
+    /// The exporter's host and port; empty where the reader does not know.
+    pub exporter: Arc<str>,
 }
 
 /// Something that was not used, and why.
@@ -127,7 +130,7 @@ pub fn samples<'a>(
             dropped.push(Dropped { metric: series.name.to_owned(), device, why });
         }
     }
-    let samples = finish(groups, &mut dropped);
+    let samples = finish(groups, &origin.exporter, &mut dropped);
     (samples, dropped)
 }
 
@@ -254,7 +257,11 @@ fn pod_label<'s>(series: &'s Series<'_>, labels: PodLabels, name: &str) -> Optio
     }
 }
 
-fn finish(groups: BTreeMap<GroupKey, Group>, dropped: &mut Vec<Dropped>) -> Vec<GpuSample> {
+fn finish(
+    groups: BTreeMap<GroupKey, Group>,
+    exporter: &Arc<str>,
+    dropped: &mut Vec<Dropped>,
+) -> Vec<GpuSample> {
     let mut samples = Vec::with_capacity(groups.len());
     let mut groups: Vec<(GroupKey, Group)> = groups.into_iter().collect();
     for lines in groups.chunk_by_mut(|a, b| a.0.node == b.0.node && a.0.device == b.0.device) {
@@ -269,7 +276,8 @@ fn finish(groups: BTreeMap<GroupKey, Group>, dropped: &mut Vec<Dropped>) -> Vec<
                 (true, false) => SampleScope::SharedDevice,
                 (true, true) => SampleScope::SharedPart,
             };
-            samples.push(sample(key, group, scope, dropped));
+            let sample = sample(key, group, scope, dropped);
+            samples.push(GpuSample { exporter: Arc::clone(exporter), ..sample });
         }
     }
     samples
@@ -328,6 +336,7 @@ fn sample(
     });
     GpuSample {
         at: group.at,
+        exporter: Arc::default(),
         node: key.node.clone(),
         device: key.device.clone(),
         model: group.model.clone(),

@@ -95,6 +95,16 @@ impl Prometheus {
         step: Duration,
         query: &str,
     ) -> Result<Answer<Vec<Line>>, ReadError> {
+        let answer = self.stepped(interval, step, query).await?;
+        Ok(Answer { found: answer.found.lines(), warnings: answer.warnings })
+    }
+
+    async fn stepped(
+        &self,
+        interval: Interval,
+        step: Duration,
+        query: &str,
+    ) -> Result<Answer<Matrix>, ReadError> {
         let form = [
             ("query", query.to_owned()),
             ("start", seconds(interval.start)),
@@ -102,8 +112,7 @@ impl Prometheus {
             ("step", format!("{}", step.as_secs_f64())),
             timeout(),
         ];
-        let answer: Answer<Matrix> = self.ask("query_range", &form).await?;
-        Ok(Answer { found: answer.found.lines(), warnings: answer.warnings })
+        self.ask("query_range", &form).await
     }
 
     /// The series that `selector` finds and that had a value within `interval`.

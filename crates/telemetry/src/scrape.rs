@@ -1,5 +1,7 @@
 //! DCGM exporters scraped directly.
 
+use std::sync::Arc;
+
 use gpu_autoscaler_model::{GpuSample, NodeName, Scrape, ScrapeCounts, ScrapeFailure, Timestamp};
 use reqwest::{Client, Url};
 use tracing::debug;
@@ -17,13 +19,26 @@ pub struct Target {
     pub node: Option<NodeName>,
 }
 
+impl Target {
+    /// Its host and port, which is what Prometheus' label `instance` holds unless told otherwise:
+    /// an exporter that is read both ways is one.
+    fn exporter(&self) -> Arc<str> {
+        let host = self.url.host_str().unwrap_or_default();
+        match self.url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
+        }
+    }
+}
+
 /// Reads one exporter, and notes how that went. `at` is the time that its samples get.
 pub async fn scrape(client: &Client, target: &Target, at: Timestamp) -> (Vec<GpuSample>, Scrape) {
     let shown = Shown::of(&target.url);
     let read = http::read(client.get(target.url.clone()), &shown, Limits::SCRAPE).await;
     let (samples, result) = match read {
         Ok(body) => {
-            let (samples, counts) = read_text(&body, &Origin { at, node: target.node.clone() });
+            let (node, exporter) = (target.node.clone(), target.exporter());
+            let (samples, counts) = read_text(&body, &Origin { at, node, exporter });
             (samples, Ok(counts))
         }
         Err(error) => (Vec::new(), Err(read_failure(&error))),

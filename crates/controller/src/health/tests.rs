@@ -42,7 +42,7 @@ async fn readiness_names_what_is_missing() {
     let failing = vec![("http://p:9090".into(), "refused".into())];
     let partial = vec![("http://p:9090".into(), "1 of 2 exporters are silent".into())];
     parts.telemetry.send_replace(TelemetryHealth { asked: true, failing, partial, sources: 2 });
-    let failed = (Instant::now() + REFUSED_TOLD, "403\nno".into());
+    let failed = (Instant::now() + FAILED_TOLD, "403\nno".into());
     parts.writes.send_modify(|health| drop(health.failed.insert("announce", failed)));
     health.ticked();
     expect![[r#"
@@ -59,7 +59,7 @@ async fn readiness_names_what_is_missing() {
 
     parts.telemetry.send_modify(|health| health.failing.clear());
     parts.budgets.send_modify(|health| health.absent = false);
-    tokio::time::advance(REFUSED_TOLD).await;
+    tokio::time::advance(FAILED_TOLD).await;
     assert!(health.ready().0, "a write that failed long ago and was not repeated is not wanted");
 }
 

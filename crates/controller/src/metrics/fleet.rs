@@ -48,14 +48,10 @@ const FACTS: [Fact; 14] = [
     },
     Fact {
         name: "gpu_autoscaler_cluster_utilization",
-        help: "Mean activity of measured GPUs, 0 to 1; absent while none is measured",
+        help: "Mean activity of measured GPUs, GPU instances by the part that they are, 0 to 1; \
+            absent while none is measured",
         labels: &[],
-        read: |view| {
-            let active = view.devices.iter().filter_map(|d| Some(d.activity?.ratio));
-            let active: Vec<f64> = active.map(Ratio::as_f64).collect();
-            let mean = active.iter().sum::<f64>() / active.len() as f64;
-            only((!active.is_empty()).then_some(mean))
-        },
+        read: |view| only(view.totals.utilization.map(Ratio::as_f64)),
     },
     Fact {
         name: "gpu_autoscaler_pending_pods",

@@ -11,7 +11,11 @@ use super::*;
 use crate::sample_view;
 
 async fn ask(path: &str) -> (u16, Value) {
-    let (_sender, view) = watch::channel(Arc::new(sample_view::full()));
+    ask_of(sample_view::full(), path).await
+}
+
+async fn ask_of(view: View, path: &str) -> (u16, Value) {
+    let (_sender, view) = watch::channel(Arc::new(view));
     let router = router(view, Thresholds::published());
     let request = Request::get(path).body(Body::empty()).expect("a request");
     let answer = router.oneshot(request).await.expect("infallible");
@@ -118,4 +122,53 @@ async fn the_description_is_served_and_committed() {
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(committed == openapi::text(), "{} is stale: run with UPDATE_EXPECT=1", path.display());
+}
+
+/// DCGM exporter's text of one GPU.
+fn exposition(utilization: u32, fb_used_mib: u32) -> String {
+    let labels = "gpu=\"0\",UUID=\"GPU-0\",Hostname=\"n1\",namespace=\"ml\",pod=\"idle\",\
+                  container=\"main\"";
+    format!(
+        "# HELP DCGM_FI_DEV_GPU_UTIL GPU utilization (in %).\n\
+         # TYPE DCGM_FI_DEV_GPU_UTIL gauge\n\
+         DCGM_FI_DEV_GPU_UTIL{{{labels}}} {utilization}\n\
+         DCGM_FI_DEV_FB_USED{{{labels}}} {fb_used_mib}\n\
+         DCGM_FI_DEV_FB_FREE{{{labels}}} {}\n",
+        24_000 - fb_used_mib
+    )
+}
+
+#[tokio::test]
+async fn two_exporters_of_one_gpu_count_once_and_where_they_disagree_nothing_is_known() {
+    let of = |second: (u32, u32)| {
+        sample_view::of_two_exporters([&exposition(0, 2_400), &exposition(second.0, second.1)])
+    };
+    let alike = of((0, 2_400));
+    let metrics = |view: &View| {
+        let (_, view) = watch::channel(Arc::new(view.clone()));
+        crate::metrics::Metrics::new(view).text()
+    };
+    assert!(metrics(&alike).contains("gpu_autoscaler_cluster_utilization 0.0\n"));
+    let (_, status) = ask_of(alike, "/api/v1/status").await;
+    assert_eq!(status["findings"][0]["kind"], "Idle");
+    assert_eq!(status["findings"][0]["usage"]["samples"], 20, "the first is out of the window");
+    assert_eq!(status["unknown"], Value::Array(vec![]));
+    assert_eq!(
+        (&status["devices"][1], &status["totals"]["gpusMeasured"]),
+        (&Value::Null, &1.into())
+    );
+
+    // Busy to one of them; the same compute with other memory.
+    for differs in [(90, 2_400), (0, 20_000)] {
+        let view = of(differs);
+        let text = metrics(&view);
+        assert!(!text.contains("\ngpu_autoscaler_cluster_utilization "), "{text}");
+        assert!(text.contains("gpu_autoscaler_waste_findings{kind=\"Idle\"} 0.0"), "{text}");
+        let (_, status) = ask_of(view, "/api/v1/status").await;
+        assert_eq!(status["findings"], Value::Array(vec![]));
+        let unknown = &status["unknown"][0];
+        assert_eq!((&unknown["pod"], &unknown["reason"]), (&"idle".into(), &"Disagreement".into()));
+        assert_eq!(unknown["message"], "exporters disagree: 10.0.0.1:9400, n1:9500");
+        assert_eq!(status["totals"]["gpusMeasured"], 0);
+    }
 }

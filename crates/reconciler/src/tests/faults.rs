@@ -169,3 +169,25 @@ fn on_a_node_of_two_models_each_pod_is_sized_by_its_own() {
     advised.sort();
     assert_eq!(advised, ["both: Share", "hundred: MigProfile", "ten: Share"]);
 }
+
+#[test]
+fn a_gpu_instance_weighs_the_part_that_it_is_of_its_gpu() {
+    let Change::Upsert(mut node) = node("n1", 1) else { panic!("a node") };
+    node.gpu_model = GpuModel::parse("NVIDIA-A100-SXM4-40GB");
+    let half = |secs| slice(secs, 1, "4g.20gb", "p");
+    let eighth = |secs| {
+        let mut sample = slice(secs, 7, "1g.5gb", "q");
+        sample.activity = Some(Activity { ratio: Ratio::ONE, source: ActivitySource::SmActive });
+        sample
+    };
+    let of = |node: Node, instance: fn(u64) -> GpuSample| {
+        let samples = (0..=20).flat_map(|i| [half(i * 30), instance(i * 30)]).collect();
+        let seen = Delta { nodes: vec![Change::Upsert(node)], samples, ..Delta::default() };
+        let view = tick(600, &mut State::new(), &seen).view;
+        (view.totals.utilization.map(Ratio::as_f64), view.nodes[0].activity.map(Ratio::as_f64))
+    };
+    // An eighth of the GPU is busy and a half is not: 1/8 of 5/8, not one of two.
+    assert_eq!(of(node.clone(), eighth), (Some(0.2), Some(0.2)));
+    node.gpu_model = None;
+    assert_eq!(of(node, eighth), (None, None), "of which GPU, nobody says");
+}

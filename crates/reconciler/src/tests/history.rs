@@ -41,21 +41,11 @@ fn live(
     for secs in (from + 30..=to).step_by(30) {
         last = tick(secs, state, &Delta { samples: of(secs), ..Delta::default() });
         for record in &last.history {
-            kept.retain(|known| !same_key(known, record));
+            kept.retain(|known| known.key() != record.key());
             kept.push(record.clone());
         }
     }
     (last, kept)
-}
-
-fn same_key(a: &HistoryRecord, b: &HistoryRecord) -> bool {
-    match (a, b) {
-        (HistoryRecord::Usage(a), HistoryRecord::Usage(b)) => a.key == b.key,
-        (HistoryRecord::Demand(a), HistoryRecord::Demand(b)) => {
-            (&a.pool, a.hour) == (&b.pool, b.hour)
-        }
-        _ => false,
-    }
 }
 
 fn advice(outcome: &Outcome) -> String {
@@ -194,10 +184,10 @@ fn demand_is_counted_by_pool_and_hour() {
     assert_eq!(
         demand,
         [
-            // The last judgement before the hour ends; what remains of it is not known.
-            "`` 1970-01-01T00:00:00Z: 4560 GPU s, 8 at most, in 570 s",
+            // From the first look to the end of the hour, and from there on.
+            "`` 1970-01-01T00:00:00Z: 4800 GPU s, 8 at most, in 600 s",
             "`` 1970-01-01T01:00:00Z: 4800 GPU s, 8 at most, in 600 s",
-            "`training` 1970-01-01T00:00:00Z: 570 GPU s, 1 at most, in 570 s",
+            "`training` 1970-01-01T00:00:00Z: 600 GPU s, 1 at most, in 600 s",
             "`training` 1970-01-01T01:00:00Z: 600 GPU s, 1 at most, in 600 s",
         ]
     );

@@ -188,7 +188,11 @@ fn telemetry_reads_the_exposition_as_the_samples_that_it_stands_for() {
         for change in world.snapshot().nodes {
             let Change::Upsert(node) = change else { continue };
             let Some(text) = world.exposition(&node.name) else { continue };
-            let origin = Origin { at: world.now(), node: Some(node.name.clone()) };
+            let origin = Origin {
+                at: world.now(),
+                node: Some(node.name.clone()),
+                exporter: Default::default(),
+            };
             let series = exposition::parse(text.as_bytes()).map(|line| line.expect("well-formed"));
             let (mut read, dropped) = dcgm::samples(series, &origin);
             assert!(dropped.is_empty(), "seed={seed}, {}: {dropped:?}", node.name);

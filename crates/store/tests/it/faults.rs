@@ -75,9 +75,68 @@ fn a_damaged_file_is_refused() {
         fs::write(&path, bytes).expect("written");
         assert!(refused(&path).contains("is damaged: "), "{what}");
     }
-    fs::write(&path, &whole).expect("written");
-    sql(&path, "UPDATE usage SET fb_mib = 'no sketch' WHERE owner = 'Deployment/serve-7'");
-    assert!(refused(&path).contains("is damaged: "), "a value that is none");
+}
+
+/// Each of these passes SQLite's own checks.
+#[test]
+fn a_record_that_cannot_be_is_left_out_and_told_of_and_the_others_are_kept() {
+    let folder = Folder::new();
+    let path = filled(&folder);
+    let whole = fs::read(&path).expect("readable");
+    let long = format!("[{}]", vec!["[1,1]"; 20_000].join(","));
+    for set in [
+        "fb_mib = 'no sketch'",
+        "fb_mib = '[[1, 2'",
+        "fb_mib = '[[65535, 1]]'",
+        "fb_mib = '[[1900, 1]]'",
+        "activity_ppm = '[[9, 1], [8, 1]]'",
+        "activity_ppm = '[[8, 0]]'",
+        "activity_ppm = '[[8, -1]]'",
+        "activity_ppm = '[[8, 18446744073709551615], [9, 1]]'",
+        "activity_ppm = '[[600, 1]]'",
+        "observed_secs = 0",
+        "observed_secs = -1",
+        "pods = -1",
+        "touched_max = -1",
+        "touched_max = 4294967296",
+        "through = 9223372036854775807",
+        &format!("activity_ppm = '{long}'"),
+    ] {
+        fs::write(&path, &whole).expect("written");
+        sql(&path, &format!("UPDATE usage SET {set} WHERE owner = 'Deployment/serve-7'"));
+        let store = open(&path);
+        assert_eq!(store.records.len(), 99, "{}", &set[..set.len().min(60)]);
+        until(|| store.writer.standing().unreadable == 1);
+        // What is learned anew takes its place.
+        put(&store.writer, vec![usage(7, 70, now())]);
+        drop(store);
+        assert_eq!(open(&path).records.len(), 100);
+    }
+}
+
+#[test]
+fn an_hour_that_cannot_be_is_left_out() {
+    let folder = Folder::new();
+    let path = filled(&folder);
+    let hour = now().hour().as_millis();
+    for (hour, requested, most, observed) in [
+        (hour + 1, 0, 0, 0),
+        (hour, 1, 1, 3_600_001),
+        (hour, 3_600_001, 1, 3_600_000),
+        (hour, -1, 1, 3_600_000),
+        (hour, 1, -1, 3_600_000),
+    ] {
+        sql(
+            &path,
+            &format!(
+                "DELETE FROM demand; INSERT INTO demand VALUES
+                    ('p', {hour}, {requested}, {most}, {observed}, {hour})"
+            ),
+        );
+        let store = open(&path);
+        assert_eq!(store.records.len(), 100, "{requested} of {most} in {observed}");
+        until(|| store.writer.standing().unreadable == 1);
+    }
 }
 
 #[test]

@@ -84,21 +84,24 @@ fn usage(owner: u64, value: u64, through: Timestamp) -> HistoryRecord {
     for step in 0..20 {
         profile.activity_ppm.add(value.wrapping_mul(step) % 1_000_000, step + 1);
     }
-    profile.fb_mib.add(value % 80_000, u64::MAX);
+    // Far below 2^63, as every count of seconds is.
+    let secs = (value >> 2) + 5_000;
+    profile.fb_mib.add(value % 80_000, secs);
     profile.touched_max = u32::try_from(value % 8).expect("small");
-    profile.pods = value;
-    profile.observed_secs = u64::MAX - value;
+    profile.pods = value >> 1;
+    profile.observed_secs = secs;
     HistoryRecord::Usage(profile)
 }
 
 /// What a pool was asked for in one of the hours before `through`.
 fn demand(pool: u64, hour: u64, value: u64, through: Timestamp) -> HistoryRecord {
+    let (most, observed_millis) = (value & 0xffff, value % 3_600_001);
     HistoryRecord::Demand(DemandHour {
         pool: format!("pool-{pool}").into(),
-        hour: through.before(Duration::from_secs(hour * 3600)),
-        requested: GpuMillis::new((value >> 1).into()),
-        requested_max: u32::try_from(value & 0xffff).expect("16 bits"),
-        observed_millis: value % 3_600_000,
+        hour: through.hour().before(Duration::from_secs(hour * 3600)),
+        requested: GpuMillis::new(u128::from(most * observed_millis).min((value >> 1).into())),
+        requested_max: u32::try_from(most).expect("16 bits"),
+        observed_millis,
         through,
     })
 }

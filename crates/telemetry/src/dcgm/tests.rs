@@ -6,7 +6,7 @@ use super::*;
 use crate::exposition::parse;
 
 fn origin() -> Origin {
-    Origin { at: Timestamp::EPOCH, node: None }
+    Origin { at: Timestamp::EPOCH, node: None, exporter: "e:9400".into() }
 }
 
 /// Reads the text and prints one line a sample, then what was dropped.

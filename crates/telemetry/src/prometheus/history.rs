@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{GpuSample, Interval, NodeName, ScrapeCounts, Timestamp};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::answer::{self, Matrix, Reply};
-use super::{Answer, Prometheus, one_of, quoted};
+use super::{Answer, Line, Prometheus, one_of, quoted};
 use crate::dcgm::{self, METRICS, Origin};
 use crate::exposition::Series;
 use crate::http::ReadError;
@@ -89,6 +90,16 @@ pub struct Missing {
 struct Part {
     exporters: Vec<String>,
     interval: Interval,
+    values: Values,
+}
+
+/// Which values are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    /// All, of all counters, as they were scraped.
+    Scraped,
+    /// The last of each step, of the counters that the history is made of.
+    Stepped(Duration),
 }
 
 impl History {
@@ -117,14 +128,51 @@ impl History {
         }));
         found.silent = listing.silent().map(str::to_owned).collect();
         let first_error = self.read_parts(self.listing.parts(interval), &mut found).await;
-        let nothing = found.missing.iter().map(|part| part.exporters).sum::<usize>();
-        match first_error {
-            Some(error) if nothing >= found.exporters && found.samples.is_empty() => Err(error),
-            _ => {
-                found.samples.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.device.cmp(&b.device)));
-                Ok(found)
-            }
-        }
+        found.or(first_error)
+    }
+
+    /// One value a `step` of the counters that the history is made of, within `interval`; a value
+    /// has the time at which its step ends.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub async fn read_stepped(
+        &self,
+        interval: Interval,
+        step: Duration,
+    ) -> Result<Found, ReadError> {
+        let length = interval.millis().max(1);
+        let query =
+            format!("group by (instance) (last_over_time({}[{length}ms]))", learned_selector(""));
+        let answer = self.prometheus.instant(interval.end, &query).await?;
+        let exporters = instances(answer.found);
+        let mut found = Found { exporters: exporters.len(), ..Found::default() };
+        found.missing.extend(answer.warnings.into_iter().map(|why| Missing {
+            exporters: exporters.len(),
+            first: exporters.first().cloned().unwrap_or_default(),
+            why,
+        }));
+        let exporters: Vec<String> = exporters.into_iter().collect();
+        let part = |some: &[String]| Part {
+            exporters: some.to_vec(),
+            interval,
+            values: Values::Stepped(step),
+        };
+        let parts = exporters.chunks(EXPORTERS_A_QUERY).map(part).collect();
+        let first_error = self.read_parts(parts, &mut found).await;
+        found.or(first_error)
+    }
+
+    /// How many series there are of the counters that the history is made of.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn learned_series(&self, at: Timestamp) -> Result<u64, ReadError> {
+        let query = format!("count({})", learned_selector(""));
+        let answer = self.prometheus.instant(at, &query).await?;
+        let count = answer.found.first().and_then(|line| line.points.first());
+        // A count of series is a whole number far below 2^53.
+        Ok(count.map_or(0, |(_, count)| *count as u64))
     }
 
     /// Reads all parts into `found`; the first failure, if any.
@@ -171,16 +219,33 @@ impl History {
         // One value a series, not older than five minutes: the server's own limit for an instant.
         let query = format!("group by (instance) ({})", selector(""));
         let answer = self.prometheus.instant(now, &query).await?;
-        let names = answer.found.into_iter().map(|line| {
-            let mut labels = line.labels;
-            labels.remove("instance").unwrap_or_default()
-        });
-        listing.update(now, names.collect(), answer.warnings);
+        listing.update(now, instances(answer.found), answer.warnings);
         Ok(())
     }
 }
 
+/// The values of the label `instance`.
+fn instances(lines: Vec<Line>) -> BTreeSet<String> {
+    let names = lines.into_iter().map(|line| {
+        let mut labels = line.labels;
+        labels.remove("instance").unwrap_or_default()
+    });
+    names.collect()
+}
+
 impl Found {
+    /// Itself, in the order of time, or `error` where that kept everything from being read.
+    fn or(mut self, error: Option<ReadError>) -> Result<Self, ReadError> {
+        let nothing = self.missing.iter().map(|part| part.exporters).sum::<usize>();
+        match error {
+            Some(error) if nothing >= self.exporters && self.samples.is_empty() => Err(error),
+            _ => {
+                self.samples.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.device.cmp(&b.device)));
+                Ok(self)
+            }
+        }
+    }
+
     /// What is lacking, in words; nothing where it is whole.
     pub fn lacking(&self) -> Option<String> {
         if let Some(part) = self.missing.first() {
@@ -232,6 +297,7 @@ impl Listing {
                 .map(|some| Part {
                     exporters: some.iter().map(|name| (*name).to_owned()).collect(),
                     interval,
+                    values: Values::Scraped,
                 })
                 .collect()
         };
@@ -244,9 +310,19 @@ impl Listing {
 impl Part {
     async fn read(&self, prometheus: &Prometheus) -> Result<Answer<Matrix>, ReadError> {
         let instances = one_of(self.exporters.iter().map(String::as_str));
-        let selector = selector(&format!(",instance=~{}", quoted(&instances)));
-        let length = Duration::from_millis(self.interval.millis());
-        prometheus.scraped(self.interval.end, length, &selector).await
+        let narrowed = format!(",instance=~{}", quoted(&instances));
+        match self.values {
+            Values::Scraped => {
+                let length = Duration::from_millis(self.interval.millis());
+                prometheus.scraped(self.interval.end, length, &selector(&narrowed)).await
+            }
+            Values::Stepped(step) => {
+                // Not an instant selector: that would carry a value on for five minutes.
+                let range = step.as_millis().max(1);
+                let query = format!("last_over_time({}[{range}ms])", learned_selector(&narrowed));
+                prometheus.stepped(self.interval, step, &query).await
+            }
+        }
     }
 
     fn missing(&self, why: String) -> Missing {
@@ -265,7 +341,7 @@ impl Part {
         let at = self.exporters.len() / 2;
         (too_much && at > 0).then(|| {
             let (left, right) = self.exporters.split_at(at);
-            [left, right].map(|some| Self { exporters: some.to_vec(), interval: self.interval })
+            [left, right].map(|some| Self { exporters: some.to_vec(), ..self.clone() })
         })
     }
 }
@@ -273,6 +349,11 @@ impl Part {
 /// Selects all counters that are read, further narrowed down.
 fn selector(narrowed: &str) -> String {
     format!("{{__name__=~\"{}\"{narrowed}}}", METRICS.join("|"))
+}
+
+/// The same of the counters that the history is made of: compute, and framebuffer in use.
+fn learned_selector(narrowed: &str) -> String {
+    format!("{{__name__=~\"{}\"{narrowed}}}", METRICS[..4].join("|"))
 }
 
 fn take_in(answer: Answer<Matrix>, part: Part, found: &mut Found) {
@@ -307,8 +388,13 @@ fn samples(matrix: &Matrix, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
         }
     }
     let mut all = Vec::new();
-    for series in scrapes.into_values() {
-        let origin = Origin { at, node: None::<NodeName> };
+    let mut exporter: Arc<str> = Arc::default();
+    for ((instance, _), series) in scrapes {
+        // Scrapes of one exporter lie beside each other.
+        if *exporter != *instance {
+            exporter = instance.into();
+        }
+        let origin = Origin { at, node: None::<NodeName>, exporter: Arc::clone(&exporter) };
         let (mut samples, faults) = dcgm::samples(series, &origin);
         for fault in &faults {
             debug!(dropped = %fault, "drop series");

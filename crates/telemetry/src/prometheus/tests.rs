@@ -163,6 +163,40 @@ async fn a_part_that_fails_costs_no_other_and_is_named() {
 }
 
 #[tokio::test]
+async fn the_past_is_read_in_steps_and_a_part_that_fails_is_named() {
+    let server = fleet(150, |request| {
+        request.contains("10\\.0\\.0\\.149:").then(|| reply("503 Service Unavailable", "starting"))
+    })
+    .await;
+    let history = History::new(server.prometheus(Credentials::default()));
+    let start = Timestamp::EPOCH;
+    let hour = Interval { start, end: start.after(Duration::from_secs(3600)) };
+    let found = history.read_stepped(hour, Duration::from_secs(30)).await.expect("read");
+    // Of two queries, for a hundred and for fifty, the first is not answered.
+    assert_eq!((found.samples.len(), found.exporters), (50, 150));
+    assert_eq!((found.missing[0].exporters, found.missing.len()), (100, 1));
+    for sample in &found.samples {
+        let number = sample.device.uuid.as_str().trim_start_matches("GPU-");
+        assert_eq!(*sample.exporter, format!("10.0.0.{number}:9400"));
+    }
+    let requests = server.requests();
+    let listed = "group+by+(instance)+(last_over_time({__name__=~";
+    let decoded = |request: &String| {
+        ["%28", "(", "%29", ")", "%7B", "{", "%3D", "=", "%7E", "~"]
+            .chunks(2)
+            .fold(request.clone(), |text, pair| text.replace(pair[0], pair[1]))
+    };
+    assert!(decoded(&requests[0]).contains(listed), "{}", decoded(&requests[0]));
+    for request in &requests[1..] {
+        assert!(request.starts_with("POST /prefix/api/v1/query_range "), "{request}");
+        let request = decoded(request);
+        assert!(request.contains("query=last_over_time({__name__=~"), "{request}");
+        assert!(request.contains("&start=0.000&end=3600.000&step=30&"), "{request}");
+        assert!(!request.contains("DCGM_FI_DEV_GPU_TEMP"), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn where_every_part_fails_nothing_is_read() {
     let server = fleet(3, |_| Some(reply("503 Service Unavailable", ""))).await;
     let error = read(&server).await.expect_err("nothing");
