@@ -213,17 +213,11 @@ impl Decoder {
         let constraints = constraints::of_pod(&object, &namespace, &labels, &mut self.texts);
         let requests = requests::of_pod(&object.spec, &mut self.texts)
             .map_err(|(field, why)| at.fault(field, why))?;
-        let owner = object
-            .metadata
-            .owner_references
-            .into_iter()
-            .flatten()
-            .find(|owner| owner.controller == Some(true))
-            .map(|owner| Owner {
-                kind: self.texts.get(&owner.kind),
-                name: self.texts.get(&owner.name),
-                uid: Uid::new(self.texts.get(&owner.uid)),
-            });
+        let owner = object.metadata.controller().map(|owner| Owner {
+            kind: self.texts.get(&owner.kind),
+            name: self.texts.get(&owner.name),
+            uid: Uid::new(self.texts.get(&owner.uid)),
+        });
         let unschedulable = object
             .status
             .conditions

@@ -29,6 +29,13 @@ pub(crate) struct Meta {
     pub owner_references: Option<Vec<OwnerReference>>,
 }
 
+impl Meta {
+    /// The controller that owns the object.
+    pub(crate) fn controller(&self) -> Option<&OwnerReference> {
+        self.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    }
+}
+
 #[derive(Deserialize)]
 pub(crate) struct OwnerReference {
     pub kind: String,

@@ -56,8 +56,7 @@ impl Decoder {
 
 fn claim(object: wire::DeviceClaim, uid: Uid, texts: &mut Interner<str>) -> DeviceClaim {
     let meta = &object.metadata;
-    let mut owners = meta.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.controller == Some(true));
+    let owner = meta.controller();
     let devices = &object.spec.devices;
     let requests = devices.requests.as_deref().unwrap_or_default();
     let is_plain = devices.constraints.iter().flatten().next().is_none();

@@ -92,8 +92,7 @@ fn class(meta: &wire::Meta, field: Option<&str>, texts: &mut Interner<str>) -> A
 fn claim(object: wire::VolumeClaim, uid: Uid, texts: &mut Interner<str>) -> VolumeClaim {
     let meta = &object.metadata;
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
-    let owners = meta.owner_references.iter().flatten();
-    let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
+    let owner = meta.controller();
     VolumeClaim {
         uid,
         key: ObjectKey::new(
