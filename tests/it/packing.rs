@@ -14,7 +14,7 @@ use gpu_autoscaler_planner::fit::{Obstacle, shortage, standing_obstacle};
 use gpu_autoscaler_planner::fleet::{Assignment, Devices, Fleet, Node, NodeIndex};
 use gpu_autoscaler_planner::neighbors::Neighbors;
 use gpu_autoscaler_planner::observe;
-use gpu_autoscaler_planner::request::{GpuRequest, PodKind};
+use gpu_autoscaler_planner::request::{self, GpuRequest, PodKind};
 use tests::control_plane::{ControlPlane, Options};
 
 use devices::Claimable;
@@ -63,6 +63,26 @@ fn uses_device(pod: &Pod, claim: &str) -> bool {
     pod.constraints.device_claims.iter().any(|used| *used.name == *claim)
 }
 
+/// What `pod` asks for with its device claims looked up, and the fleet with what devices are free.
+fn with_devices_of(
+    pod: &Pod,
+    plain: &request::Pod,
+    claimable: &Claimable,
+    fleet: &Fleet,
+) -> (PodKind, Fleet) {
+    let (mut asked, mut offering) = ([plain.clone()], fleet.clone());
+    claimable.devices.look_up(&[pod], &mut asked, &mut offering);
+    let [asked] = asked;
+    (asked.kind, offering)
+}
+
+/// The device claims of `gone` that none of `bound` uses.
+fn unused(gone: &Pod, bound: &[Bound]) -> Vec<String> {
+    let uses = |claim: &str| bound.iter().any(|other| uses_device(&other.pod, claim));
+    let held = gone.constraints.device_claims.iter().map(|claim| claim.name.to_string());
+    held.filter(|claim| !uses(claim)).collect()
+}
+
 struct Bound {
     pod: Pod,
     kind: PodKind,
@@ -98,13 +118,12 @@ fn feasibility_agrees_with_kube_scheduler() {
         let created = dialogue.create(PODS, &manifest).expect("the API server takes it");
         let mut pod = decoder.pod(Source::Value(&created)).expect("its own pods are read");
         let plain = observe::pod(&pod, &volumes.storage);
-        let (mut asked, mut offering) = ([plain.clone()], fleet.clone());
-        claimable.devices.look_up(&[&pod], &mut asked, &mut offering);
+        let (asked, offering) = with_devices_of(&pod, &plain, &claimable, &fleet);
         // What is bound holds no devices by number: those of claims are looked up each time.
-        let (kind, asked) = (plain.kind, &asked[0].kind);
+        let kind = plain.kind;
         let uncovered = &asked.constraints.uncovered;
         assert!(uncovered.is_empty(), "SEED={seed}: {name}: {uncovered:?}");
-        let expected = obstacles(&offering, asked);
+        let expected = obstacles(&offering, &asked);
         let zone_of = |name: &str| {
             let node = fleet.nodes.iter().find(|node| *node.name == *name)?;
             node.labels.get("zone").map(str::to_owned)
@@ -147,10 +166,7 @@ fn feasibility_agrees_with_kube_scheduler() {
             dialogue.delete(&gone.pod.key.name).expect("deleted");
             volumes.storage.note_pod(Some(&gone.pod), None);
             claimable.devices.note_pod(Some(&gone.pod), None);
-            let uses = |claim: &str| bound.iter().any(|other| uses_device(&other.pod, claim));
-            let held =
-                gone.pod.constraints.device_claims.iter().map(|claim| claim.name.to_string());
-            let unused: Vec<String> = held.filter(|claim| !uses(claim)).collect();
+            let unused = unused(&gone.pod, &bound);
             Claimable::given_back(&mut dialogue, &unused).expect("the controller gives back");
             fleet.unbind(&gone.kind, gone.place);
         }

@@ -233,6 +233,18 @@ pub(crate) struct Ways {
 
 /// Reads back, and lets the loop count from there on, whatever came of it.
 pub(crate) async fn run(prometheus: Prometheus, policy: Policy, limits: Limits, ways: Ways) {
+    let (out, standing) = (ways.out.clone(), ways.standing.clone());
+    // A task of its own: the loop counts again also where this ends in a way that it should not.
+    let reading = tokio::spawn(read_back(prometheus, policy, limits, ways));
+    if let Err(error) = reading.await {
+        give_up(&standing, &error.to_string());
+    }
+    let ended = Delta { backfill: Some(Backfill::Ended), ..Delta::default() };
+    // Nobody takes it where the loop has ended.
+    let _ = out.send(ended).await;
+}
+
+async fn read_back(prometheus: Prometheus, policy: Policy, limits: Limits, ways: Ways) {
     let Ways { objects, kept, out, standing } = ways;
     let Ok(objects) = objects.await else { return };
     let mut back = ReadBack::new(prometheus, &objects, policy, limits);
@@ -245,13 +257,13 @@ pub(crate) async fn run(prometheus: Prometheus, policy: Policy, limits: Limits, 
             () = tokio::time::sleep_until(deadline) => {
                 let why = format!("not done within {} s", limits.time_max.as_secs());
                 give_up(&standing, &why);
-                break;
+                return;
             }
         };
         match round {
             Ok(None) => {
                 info!(samples = standing.borrow().samples, "the past is read back");
-                break;
+                return;
             }
             Ok(Some(round)) => {
                 retry = RETRY_MIN;
@@ -273,13 +285,10 @@ pub(crate) async fn run(prometheus: Prometheus, policy: Policy, limits: Limits, 
             }
             Err(error) => {
                 give_up(&standing, &format!("{error:#}"));
-                break;
+                return;
             }
         }
     }
-    let ended = Delta { backfill: Some(Backfill::Ended), ..Delta::default() };
-    // Nobody takes it where the loop has ended.
-    let _ = out.send(ended).await;
 }
 
 fn give_up(standing: &watch::Sender<Standing>, why: &str) {
