@@ -22,6 +22,7 @@ use gpu_autoscaler_model::{
     ObjectKey, OfferedDevice, Pod, Uid,
 };
 
+use crate::catalog::Catalog;
 use crate::claims::ClaimUsers;
 use crate::fleet::Fleet;
 use crate::request::{PodKind, Request};
@@ -35,9 +36,7 @@ const IMPLICIT_RESOURCE: &str = "deviceclass.resource.kubernetes.io/";
 /// Claims, slices and classes.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
-    objects: BTreeMap<Uid, DeviceObject>,
-    /// Claims and classes by their name.
-    names: BTreeMap<(DeviceKind, ObjectKey), Uid>,
+    objects: Catalog<DeviceKind, DeviceObject>,
     /// Slices of each pool.
     pools: BTreeMap<(Arc<str>, Arc<str>), u64>,
     /// The claims that have each device.
@@ -74,20 +73,12 @@ impl Devices {
             Change::Upsert(object) => object.uid(),
             Change::Delete(uid) => uid,
         };
-        if let Some(before) = self.objects.remove(uid) {
+        if let Some(before) = self.objects.remove(uid, name) {
             self.count(&before, false);
-            if let Some(name) = name(&before)
-                && self.names.get(&name) == Some(uid)
-            {
-                self.names.remove(&name);
-            }
         }
         if let Change::Upsert(object) = change {
             self.count(object, true);
-            if let Some(name) = name(object) {
-                self.names.insert(name, uid.clone());
-            }
-            self.objects.insert(uid.clone(), object.clone());
+            self.objects.insert(uid.clone(), name(object), object.clone());
         }
     }
 
@@ -163,10 +154,9 @@ impl Devices {
             request.extended.iter().any(|(asked, _)| asked == name)
                 || pod.requests.gpus.iter().any(|gpu| *gpu.resource.to_string() == **name)
         };
-        let mut objects = self.names.iter().filter(|((kind, _), _)| *kind == DeviceKind::Class);
         implicit
-            || objects.any(|(_, uid)| match self.objects.get(uid) {
-                Some(DeviceObject::Class(class)) => class.extended_resource.iter().any(asked),
+            || self.objects.of_kind(DeviceKind::Class).any(|object| match object {
+                DeviceObject::Class(class) => class.extended_resource.iter().any(asked),
                 _ => false,
             })
     }
@@ -264,14 +254,14 @@ impl Devices {
     }
 
     fn slices(&self) -> impl Iterator<Item = &DeviceSlice> {
-        self.objects.values().filter_map(|object| match object {
+        self.objects.objects().filter_map(|object| match object {
             DeviceObject::Slice(slice) => Some(slice),
             _ => None,
         })
     }
 
     fn claim(&self, key: &ObjectKey) -> Option<&DeviceClaim> {
-        match self.objects.get(self.names.get(&(DeviceKind::Claim, key.clone()))?)? {
+        match self.objects.find(DeviceKind::Claim, key.clone())? {
             DeviceObject::Claim(claim) => Some(claim),
             _ => None,
         }
@@ -279,7 +269,7 @@ impl Devices {
 
     fn class(&self, name: &Arc<str>) -> Option<&DeviceClass> {
         let key = ObjectKey::new("", name.clone());
-        match self.objects.get(self.names.get(&(DeviceKind::Class, key))?)? {
+        match self.objects.find(DeviceKind::Class, key)? {
             DeviceObject::Class(class) => Some(class),
             _ => None,
         }

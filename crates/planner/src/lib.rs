@@ -22,6 +22,7 @@ pub mod sharing;
 
 pub mod observe;
 
+pub mod catalog;
 pub mod claims;
 pub mod devices;
 pub mod storage;

@@ -19,6 +19,7 @@ use gpu_autoscaler_model::{
     Uid, Volume, VolumeClaim,
 };
 
+use crate::catalog::Catalog;
 use crate::claims::ClaimUsers;
 
 /// Labels of a node that name its zone or region, the older of each first.
@@ -34,9 +35,7 @@ const IN_TREE: &str = "kubernetes.io/";
 /// Claims, volumes and what provides them.
 #[derive(Clone, Debug, Default)]
 pub struct Storage {
-    objects: BTreeMap<Uid, StorageObject>,
-    /// Every object but nodes by its name.
-    names: BTreeMap<(StorageKind, ObjectKey), Uid>,
+    objects: Catalog<StorageKind, StorageObject>,
     /// Volumes of each class that the scheduler may choose.
     free_volumes: BTreeMap<Arc<str>, u32>,
     /// CSINodes.
@@ -61,21 +60,12 @@ impl Storage {
             Change::Upsert(object) => object.uid(),
             Change::Delete(uid) => uid,
         };
-        if let Some(before) = self.objects.remove(uid) {
+        if let Some(before) = self.objects.remove(uid, name) {
             self.count(&before, false);
-            // One that came back under its name is another object.
-            if let Some(name) = name(&before)
-                && self.names.get(&name) == Some(uid)
-            {
-                self.names.remove(&name);
-            }
         }
         if let Change::Upsert(object) = change {
             self.count(object, true);
-            if let Some(name) = name(object) {
-                self.names.insert(name, uid.clone());
-            }
-            self.objects.insert(uid.clone(), object.clone());
+            self.objects.insert(uid.clone(), name(object), object.clone());
         }
     }
 
@@ -223,33 +213,29 @@ impl Storage {
         }
     }
 
-    fn find(&self, kind: StorageKind, key: ObjectKey) -> Option<&StorageObject> {
-        self.objects.get(self.names.get(&(kind, key))?)
-    }
-
     fn claim(&self, key: &ObjectKey) -> Option<&VolumeClaim> {
-        match self.find(StorageKind::Claim, key.clone())? {
+        match self.objects.find(StorageKind::Claim, key.clone())? {
             StorageObject::Claim(claim) => Some(claim),
             _ => None,
         }
     }
 
     fn volume(&self, name: &Arc<str>) -> Option<&Volume> {
-        match self.find(StorageKind::Volume, ObjectKey::new("", name.clone()))? {
+        match self.objects.find(StorageKind::Volume, ObjectKey::new("", name.clone()))? {
             StorageObject::Volume(volume) => Some(volume),
             _ => None,
         }
     }
 
     fn class(&self, name: &Arc<str>) -> Option<&StorageClass> {
-        match self.find(StorageKind::Class, ObjectKey::new("", name.clone()))? {
+        match self.objects.find(StorageKind::Class, ObjectKey::new("", name.clone()))? {
             StorageObject::Class(class) => Some(class),
             _ => None,
         }
     }
 
     fn driver(&self, name: &Arc<str>) -> Option<&StorageDriver> {
-        match self.find(StorageKind::Driver, ObjectKey::new("", name.clone()))? {
+        match self.objects.find(StorageKind::Driver, ObjectKey::new("", name.clone()))? {
             StorageObject::Driver(driver) => Some(driver),
             _ => None,
         }

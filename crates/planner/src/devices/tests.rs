@@ -263,8 +263,8 @@ fn what_went_is_forgotten() {
     let user = pod("p", &["held"]);
     devices.note_pod(None, Some(&user));
     devices.note_pod(Some(&user), None);
-    let uids: Vec<Uid> = devices.objects.keys().cloned().collect();
+    let uids: Vec<Uid> = devices.objects.objects().map(|object| object.uid().clone()).collect();
     uids.into_iter().for_each(|uid| devices.note(&Change::Delete(uid)));
-    assert!(devices.names.is_empty() && devices.pools.is_empty() && devices.taken.is_empty());
+    assert!(devices.objects.is_empty() && devices.pools.is_empty() && devices.taken.is_empty());
     assert!(devices.users.is_empty());
 }

