@@ -1,10 +1,9 @@
 //! Whether a device's hardware needs a look.
 
-use std::collections::VecDeque;
-
 use gpu_autoscaler_model::{HardwareFault, HardwareReading, Ratio, ThrottleReasons, Timestamp};
 
 use crate::Thresholds;
+use crate::series::Series;
 
 /// Reasons that are no one's wish: heat, and power that the machine cannot give.
 ///
@@ -25,41 +24,37 @@ const INVOLUNTARY: ThrottleReasons = ThrottleReasons::HW_SLOWDOWN
 const XIDS_OF_PROGRAMS: [u32; 6] = [13, 31, 43, 45, 68, 109];
 
 /// What a device said of its clocks, oldest first, not older than the window.
+///
+/// A reading takes 5 bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ThrottleWindow {
-    points: VecDeque<(Timestamp, ThrottleReasons)>,
+    /// The reasons of [`INVOLUNTARY`] that held: all of them fit in a byte.
+    points: Series<u8>,
 }
 
 impl ThrottleWindow {
     /// Takes a reading in and forgets what is older than the window. A second reading of the same
     /// instant is the same reading delivered again.
     pub fn push(&mut self, at: Timestamp, reasons: ThrottleReasons, limits: &Thresholds) {
-        let place = self.points.iter().rposition(|p| p.0 <= at).map_or(0, |before| before + 1);
-        if place > 0 && self.points[place - 1].0 == at {
-            return;
-        }
-        self.points.insert(place, (at, reasons));
-        if let Some(&(last, _)) = self.points.back() {
-            let start = last.before(limits.window);
-            while self.points.front().is_some_and(|p| p.0 < start) {
-                self.points.pop_front();
-            }
-        }
+        const { assert!(INVOLUNTARY.bits() <= u8::MAX as u64) };
+        let held = reasons.intersection(INVOLUNTARY).bits() as u8;
+        self.points.push(at, held, limits.window);
     }
 
     /// All reasons beyond anybody's wish, and the share of the readings that have one; `None`
     /// when it was not observed for long enough.
     fn involuntary(&self, now: Timestamp, limits: &Thresholds) -> Option<(ThrottleReasons, Ratio)> {
-        let start = now.before(limits.window);
-        let points = || self.points.iter().filter(move |p| p.0 >= start);
-        let (first, last) = (points().next()?.0, points().next_back()?.0);
+        let places = self.points.before(now.before(limits.window))..self.points.len();
+        let (first, last) = (self.points.time(places.start)?, self.points.last()?);
         if last.since(first) < limits.observed_min || now.since(last) > limits.gap_max {
             return None;
         }
-        let of = |p: &(Timestamp, ThrottleReasons)| p.1.intersection(INVOLUNTARY);
-        let held_down = points().filter(|p| !of(p).is_empty()).count();
-        let reasons = points().fold(ThrottleReasons::default(), |all, p| all.union(of(p)));
-        Some((reasons, Ratio::new(held_down as f64 / points().count() as f64)?))
+        let count = places.len();
+        let points = || self.points.values(places.clone());
+        let held_down = points().filter(|held| *held != 0).count();
+        let reasons = points().fold(0, |all, held| all | held);
+        let reasons = ThrottleReasons::from_bits(reasons.into());
+        Some((reasons, Ratio::new(held_down as f64 / count as f64)?))
     }
 }
 

@@ -16,6 +16,7 @@ mod advice;
 mod agreement;
 mod hardware;
 mod history;
+mod series;
 mod verdict;
 mod window;
 

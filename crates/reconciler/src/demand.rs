@@ -41,8 +41,7 @@ pub(crate) fn requested_now(state: &State, history: &History) -> Requested {
     // By node first: there are fewer of them than of pods, and a pool's name is looked for in five
     // labels.
     let mut by_node: BTreeMap<Option<&NodeName>, u32> = BTreeMap::new();
-    for uid in state.gpu_pods.values() {
-        let Some(entry) = state.pods.get(uid) else { continue };
+    for entry in state.active_gpu_pods() {
         let sum = by_node.entry(entry.pod.node.as_ref()).or_default();
         *sum = sum.saturating_add(waste::requested(&entry.pod));
     }
@@ -82,8 +81,7 @@ pub(crate) fn requested_then(
             dark.insert(pool_of(node));
         }
     }
-    for uid in state.gpu_pods.values() {
-        let Some(entry) = state.pods.get(uid) else { continue };
+    for entry in state.active_gpu_pods() {
         let ran = entry.pod.started.is_some_and(|started| started < until);
         if let Some(node) = entry.pod.node.as_ref().and_then(|node| state.nodes.get(node))
             && ran

@@ -58,10 +58,10 @@ impl<'s> Found<'s> {
         match subject {
             Subject::Pod(uid, _) => {
                 state.pods.get(uid)?;
-                Some(Self::Waste(state.findings.get(uid)?))
+                Some(Self::Waste(state.finding(uid)?))
             }
             Subject::Device(node, gpu, kind) => {
-                let fault = state.hardware.iter().find(|fault| {
+                let fault = state.view.hardware.iter().find(|fault| {
                     fault.node == *node && fault.device.uuid == *gpu && fault.fault.kind() == *kind
                 })?;
                 Some(Self::Fault(fault, state.nodes.get(node)?))

@@ -70,7 +70,7 @@ fn found_before(
 ) -> Option<Timestamp> {
     let same =
         |f: &&HardwareFinding| f.node == *node && f.device.uuid == *gpu && f.fault.kind() == kind;
-    state.hardware.iter().find(same).map(|found| found.since)
+    state.view.hardware.iter().find(same).map(|found| found.since)
 }
 
 /// Every pod that holds a part of the device, by name.

@@ -155,8 +155,7 @@ fn count_stretch(
     policy: &Policy,
     changed: &mut BTreeMap<ProfileKey, UsageProfile>,
 ) {
-    for uid in state.gpu_pods.values() {
-        let Some(entry) = state.pods.get(uid) else { continue };
+    for entry in state.active_gpu_pods() {
         let Some(node) = entry.pod.node.as_ref().and_then(|node| state.nodes.get(node)) else {
             continue;
         };

@@ -24,6 +24,7 @@ mod placement;
 mod policy;
 mod pricing;
 mod reports;
+mod small_map;
 mod state;
 mod view;
 mod waste;
@@ -82,8 +83,9 @@ pub fn reconcile(now: Timestamp, state: &mut State, seen: &Delta, policy: &Polic
     if state.judgement_due(now, policy) {
         observe::forget_old_layouts(state, policy);
         history = history::account(now, state, policy);
-        waste::judge_all(now, state, policy, &mut report);
-        view::rebuild(now, state, policy, &report.refusals);
+        let judged = waste::judge_all(now, state, policy);
+        report.refusals.clone_from(&judged.refusals);
+        view::rebuild(now, state, policy, judged);
     }
     let effects = effects::decide(now, state, policy);
     let wake = state.wake(now, policy);

@@ -8,10 +8,7 @@ use gpu_autoscaler_model::{Finding, NamespaceView, PodView, Rate, Ratio};
 use crate::view::count;
 
 /// Every namespace with pods that hold GPUs, by name.
-pub(crate) fn namespaces<'s>(
-    pods: &[PodView],
-    findings: impl Iterator<Item = &'s Finding>,
-) -> Vec<NamespaceView> {
+pub(crate) fn namespaces(pods: &[PodView], findings: &[Finding]) -> Vec<NamespaceView> {
     let mut held: BTreeMap<&Arc<str>, Vec<&PodView>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| pod.node.is_some()) {
         held.entry(&pod.pod.namespace).or_default().push(pod);

@@ -1,17 +1,23 @@
 //! What readers see of nodes.
 
 use gpu_autoscaler_model::{
-    Activity, CapacityTotals, CapacityType, Device, MigGeometry, Node, NodeView, Rate, Ratio,
-    Timestamp,
+    Activity, CapacityTotals, CapacityType, Device, MigGeometry, Node, NodeView, PodView, Rate,
+    Ratio, Timestamp,
 };
 
 use crate::state::{DeviceEntry, State};
 use crate::view::count;
 use crate::{Policy, pricing, reports};
 
-/// Every node with GPUs, by name.
-pub(crate) fn nodes(now: Timestamp, state: &State, policy: &Policy) -> Vec<NodeView> {
-    state.nodes.values().filter(|n| has_gpus(n)).map(|n| view(now, state, n, policy)).collect()
+/// Every node with GPUs, by name; `pods` are what readers see of the active GPU pods.
+pub(crate) fn nodes(
+    now: Timestamp,
+    state: &State,
+    policy: &Policy,
+    pods: &[PodView],
+) -> Vec<NodeView> {
+    let with_gpus = state.nodes.values().filter(|node| has_gpus(node));
+    with_gpus.map(|node| view(now, state, node, policy, pods)).collect()
 }
 
 /// Whether a node has GPUs, or had them when its labels were written.
@@ -19,13 +25,13 @@ pub(crate) fn has_gpus(node: &Node) -> bool {
     node.gpus.is_some() || node.allocatable.has_gpu()
 }
 
-fn view(now: Timestamp, state: &State, node: &Node, policy: &Policy) -> NodeView {
+fn view(now: Timestamp, state: &State, node: &Node, policy: &Policy, pods: &[PodView]) -> NodeView {
     let devices = || state.devices.get(&node.name).into_iter().flatten();
     let measured = devices().map(|(_, entry)| entry.last.at).max();
-    let activity = activity(now, state, node, policy);
+    let activity = activity(now, state, node, policy, pods);
     NodeView {
         name: node.name.clone(),
-        model: node.gpu_model.clone().or_else(|| devices().find_map(|(_, e)| e.model().cloned())),
+        model: node.gpu_model.clone().or_else(|| devices().find_map(|(_, e)| e.last.model.clone())),
         instance_type: node.instance_type.clone(),
         capacity_type: node.capacity_type.or(policy.capacity_type_unlabeled),
         gpus: node.gpus,
@@ -39,7 +45,13 @@ fn view(now: Timestamp, state: &State, node: &Node, policy: &Policy) -> NodeView
 
 /// Mean over the devices of a node; nothing unless all of its GPUs are measured, because a GPU
 /// that is not known may be the busy one.
-fn activity(now: Timestamp, state: &State, node: &Node, policy: &Policy) -> Option<Ratio> {
+fn activity(
+    now: Timestamp,
+    state: &State,
+    node: &Node,
+    policy: &Policy,
+    pods: &[PodView],
+) -> Option<Ratio> {
     let devices = state.devices.get(&node.name)?;
     let fresh = |entry: &DeviceEntry| now.since(entry.last.at) <= policy.waste.gap_max;
     let known: Vec<_> = devices.iter().filter(|(_, entry)| fresh(entry)).collect();
@@ -54,7 +66,7 @@ fn activity(now: Timestamp, state: &State, node: &Node, policy: &Policy) -> Opti
             return None;
         }
         let weight = weight(node, device, entry)?;
-        sum += weight * device_activity(state, device, entry)?.as_f64();
+        sum += weight * device_activity(state, device, entry, pods)?.as_f64();
         weights += weight;
     }
     mean(sum, weights)
@@ -87,7 +99,7 @@ pub(crate) fn activity_of(
 /// The part of its GPU that a device is; `None` for an instance of a profile that no table has.
 fn weight(node: &Node, device: &Device, entry: &DeviceEntry) -> Option<f64> {
     let Some(instance) = &device.instance else { return Some(1.0) };
-    let model = entry.model().or(node.gpu_model.as_ref())?;
+    let model = entry.last.model.as_ref().or(node.gpu_model.as_ref())?;
     let geometry = MigGeometry::for_product(model.as_str())?;
     let at = geometry.profile_named(&instance.profile.to_string())?;
     let share = geometry.share_of(&geometry.profiles[at]);
@@ -101,14 +113,23 @@ fn mean(sum: f64, weights: f64) -> Option<Ratio> {
 
 /// What its only holder made of a device within the window; what it was last measured at where no
 /// pod or several hold it.
-fn device_activity(state: &State, device: &Device, entry: &DeviceEntry) -> Option<Ratio> {
+fn device_activity(
+    state: &State,
+    device: &Device,
+    entry: &DeviceEntry,
+    pods: &[PodView],
+) -> Option<Ratio> {
     let mut holders = entry.holders.keys();
-    match (holders.next(), holders.next()) {
-        (Some(uid), None) if state.pods.get(uid)?.windows.contains_key(device) => {
-            Some(state.usages.get(uid)?.as_ref().ok()?.activity_mean)
+    if let (Some(uid), None) = (holders.next(), holders.next()) {
+        let holder = state.pods.get(uid)?;
+        if holder.windows.contains_key(device) {
+            let at = pods.binary_search_by(|view| view.pod.cmp(&holder.pod.key)).ok()?;
+            // Another pod may have its name by now.
+            let view = pods.get(at).filter(|view| view.uid == *uid)?;
+            return Some(view.usage.as_ref()?.activity_mean);
         }
-        _ => Some(entry.last.activity?.ratio),
     }
+    Some(entry.last.activity?.ratio)
 }
 
 /// Sums by capacity type, those without nodes too.

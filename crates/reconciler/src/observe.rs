@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use gpu_autoscaler_analysis::Reading;
+use gpu_autoscaler_analysis::{Reading, Window};
 use gpu_autoscaler_model::{
-    Change, Delta, Device, GpuSample, GpuUuid, NodeName, Pod, Receipt, ReceiptResult, SampleScope,
+    Change, Delta, GpuSample, GpuUuid, NodeName, Pod, Receipt, ReceiptResult, SampleScope,
     Timestamp, Uid, UnknownReason,
 };
 
 use crate::reports::{self, Part};
-use crate::state::{DeviceEntry, PodEntry, State};
+use crate::state::{DeviceEntry, DeviceReading, PodEntry, State};
 use crate::{Policy, Report};
 
 /// Objects first, so that samples find the pods that they speak of.
@@ -111,7 +111,7 @@ fn take_pod(state: &mut State, pod: &Pod) {
         None => {
             state.placement.note_pod(None, Some(pod));
             let entry = PodEntry { pod: pod.clone(), windows: Default::default(), unusable: None };
-            state.pods.insert(pod.uid.clone(), entry);
+            state.pods.insert(pod.uid.clone(), Box::new(entry));
         }
     }
     if !pod.is_active() {
@@ -203,9 +203,12 @@ fn note_device(
     if !move_home(state, node, sample) {
         return false;
     }
-    let devices = state.devices.entry(node.clone()).or_default();
-    let entry = devices.entry(sample.device.clone()).or_insert_with(|| DeviceEntry {
-        last: sample.clone(),
+    let devices = match state.devices.get_mut(node) {
+        Some(devices) => devices,
+        None => state.devices.entry(node.clone()).or_default(),
+    };
+    let entry = devices.get_or_insert_with(&sample.device, || DeviceEntry {
+        last: DeviceReading::of(sample),
         reports: None,
         throttle: Default::default(),
         holders: Default::default(),
@@ -225,7 +228,7 @@ fn note_device(
     // A pod's part of a shared device says nothing about the device.
     if sample.scope != SampleScope::SharedPart {
         if sample.at >= entry.last.at {
-            entry.last = sample.clone();
+            entry.last.renew(sample);
         }
         if let Some(reasons) = sample.hardware.throttle {
             entry.throttle.push(sample.at, reasons, &policy.waste);
@@ -247,7 +250,7 @@ fn note_device(
         }
     }
     if let Some(uid) = holder {
-        let at = entry.holders.entry(uid.clone()).or_insert(sample.at);
+        let at = entry.holders.get_or_insert_with(uid, || sample.at);
         *at = sample.at.max(*at);
     }
     true
@@ -303,8 +306,8 @@ fn note_use(entry: &mut PodEntry, sample: &GpuSample, policy: &Policy) {
     entry.unusable = None;
     let (fb_used, fb_total) = (sample.fb_used, sample.fb_total);
     let reading = Reading { at: sample.at, activity, fb_used, fb_total };
-    let device: Device = sample.device.clone();
-    entry.windows.entry(device).or_default().push(reading, &policy.waste);
+    let window = entry.windows.get_or_insert_with(&sample.device, Window::default);
+    window.push(reading, &policy.waste);
 }
 
 fn take_receipt(state: &mut State, receipt: &Receipt, policy: &Policy, report: &mut Report) {

@@ -6,7 +6,7 @@ use gpu_autoscaler_analysis::{self as analysis, Reading, Window};
 use gpu_autoscaler_model::{GpuSample, SampleScope, Timestamp, Uid};
 
 use crate::Policy;
-use crate::state::DeviceEntry;
+use crate::state::{DeviceEntry, DeviceReading};
 
 /// Exporters of one device that are compared; further ones are passed over.
 const EXPORTERS_MAX: usize = 4;
@@ -58,7 +58,7 @@ pub(crate) fn note(
     let silent = sample.at.since(entry.last.at) > gap_max;
     let leader = Arc::clone(&entry.last.exporter);
     let reports = entry.reports.get_or_insert_with(|| Box::new(Reports::of(&entry.last, policy)));
-    reports.take(sample, &leader, policy);
+    reports.take(&DeviceReading::of(sample), &leader, policy);
     if leads {
         if reports.0.len() < 2 {
             entry.reports = None;
@@ -74,7 +74,7 @@ pub(crate) fn note(
     if silent {
         entry.reports = None;
     }
-    entry.last = sample.clone();
+    entry.last.renew(sample);
     if contradicted { Part::Replaces } else { Part::TakesOver }
 }
 
@@ -100,13 +100,13 @@ pub(crate) fn disagreement(entry: &DeviceEntry, now: Timestamp, policy: &Policy)
 
 impl Reports {
     /// Of the one exporter that reported so far.
-    fn of(last: &GpuSample, policy: &Policy) -> Self {
+    fn of(last: &DeviceReading, policy: &Policy) -> Self {
         let mut this = Self::default();
         this.take(last, &last.exporter, policy);
         this
     }
 
-    fn take(&mut self, sample: &GpuSample, leader: &Arc<str>, policy: &Policy) {
+    fn take(&mut self, sample: &DeviceReading, leader: &Arc<str>, policy: &Policy) {
         // A pod's part of a shared device says nothing about the device.
         if sample.scope == SampleScope::SharedPart {
             return;

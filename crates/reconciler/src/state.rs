@@ -1,29 +1,32 @@
 //! What the loop remembers between ticks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_analysis::{self as analysis, ThrottleWindow, Window};
 use gpu_autoscaler_model::{
-    AnnouncedEvent, Backfill, Delta, Device, DisruptionBudget, EffectId, Fault, Finding,
-    FindingKind, GpuModel, GpuSample, GpuUuid, HardwareFinding, Interval, Node, NodeName,
-    ObjectKey, Pod, PodUsage, PolicyObject, Timestamp, Uid, UnknownGpus, UnknownReason, View,
+    Activity, AnnouncedEvent, Backfill, Bytes, Delta, Device, DisruptionBudget, EffectId, Fault,
+    Finding, FindingKind, GpuModel, GpuSample, GpuUuid, HardwareReading, Interval, Node, NodeName,
+    ObjectKey, Pod, PolicyObject, SampleScope, Timestamp, Uid, UnknownGpus, UnknownReason, View,
 };
 
 use crate::announce::Announcements;
 use crate::history::History;
 use crate::placement::Placement;
 use crate::reports::Reports;
+use crate::small_map::SmallMap;
 use crate::{Policy, Report, history, observe};
 
 /// What the loop remembers: a cache of the cluster and of the window of measurements.
 #[derive(Clone, Debug)]
 pub struct State {
     pub(crate) nodes: BTreeMap<NodeName, Node>,
-    pub(crate) pods: BTreeMap<Uid, PodEntry>,
+    /// Boxed, because a map has room for about half as many again.
+    pub(crate) pods: BTreeMap<Uid, Box<PodEntry>>,
     /// Active pods that request GPUs, by name.
     pub(crate) gpu_pods: BTreeMap<ObjectKey, Uid>,
-    pub(crate) devices: BTreeMap<NodeName, BTreeMap<Device, DeviceEntry>>,
+    pub(crate) devices: BTreeMap<NodeName, SmallMap<Device, DeviceEntry>>,
     /// Where each GPU was last measured: it may be moved to another node, but is in one only.
     pub(crate) homes: BTreeMap<GpuUuid, NodeName>,
     pub(crate) budgets: BTreeMap<Uid, DisruptionBudget>,
@@ -34,10 +37,8 @@ pub struct State {
     pub(crate) history: History,
     /// Who adds to the history.
     pub(crate) backfill: Backfill,
-    pub(crate) findings: BTreeMap<Uid, Finding>,
-    pub(crate) usages: BTreeMap<Uid, Result<PodUsage, UnknownReason>>,
-    pub(crate) hardware: Vec<HardwareFinding>,
-    pub(crate) unknown: Vec<UnknownGpus>,
+    /// Where each pod's finding is in `view`, which holds the only copy.
+    pub(crate) findings: BTreeMap<Uid, u32>,
     pub(crate) totalled: Totalled,
     pub(crate) under_way: BTreeMap<EffectId, UnderWay>,
     /// What edges cannot do now.
@@ -52,7 +53,7 @@ pub struct State {
 pub(crate) struct PodEntry {
     pub pod: Pod,
     /// Its devices. Empty for pods without GPUs.
-    pub windows: BTreeMap<Device, Window>,
+    pub windows: SmallMap<Device, Window>,
     /// Why the last sample of it could not be used.
     pub unusable: Option<UnknownReason>,
 }
@@ -73,9 +74,9 @@ pub(crate) struct Totalled {
 
 impl Totalled {
     /// Over findings, and over unknowns sorted by node.
-    pub fn of(findings: &BTreeMap<Uid, Finding>, unknown: &[UnknownGpus]) -> Self {
+    pub fn of(findings: &[Finding], unknown: &[UnknownGpus]) -> Self {
         let mut pods = BTreeMap::new();
-        for finding in findings.values() {
+        for finding in findings {
             *pods.entry(finding.kind).or_default() += 1;
         }
         Self {
@@ -90,19 +91,55 @@ impl Totalled {
 /// A device as it was last measured.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceEntry {
-    /// The last sample of the device as a whole, of the exporter that counts.
-    pub last: GpuSample,
+    /// The last reading of the device as a whole, of the exporter that counts.
+    pub last: DeviceReading,
     /// What each exporter reported, where there are several.
     pub reports: Option<Box<Reports>>,
     /// What it said of its clocks.
     pub throttle: ThrottleWindow,
     /// Pods that the exporter names as holders, with the time of the last sample that does.
-    pub holders: BTreeMap<Uid, Timestamp>,
+    pub holders: SmallMap<Uid, Timestamp>,
 }
 
-impl DeviceEntry {
-    pub fn model(&self) -> Option<&GpuModel> {
-        self.last.model.as_ref()
+/// What is kept of a sample: all but what the entry's place and holders say.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceReading {
+    pub at: Timestamp,
+    pub exporter: Arc<str>,
+    pub model: Option<GpuModel>,
+    pub scope: SampleScope,
+    pub activity: Option<Activity>,
+    pub fb_used: Option<Bytes>,
+    pub fb_free: Option<Bytes>,
+    pub fb_total: Option<Bytes>,
+    pub hardware: HardwareReading,
+}
+
+impl DeviceReading {
+    pub fn of(sample: &GpuSample) -> Self {
+        Self {
+            at: sample.at,
+            exporter: Arc::clone(&sample.exporter),
+            model: sample.model.clone(),
+            scope: sample.scope,
+            activity: sample.activity,
+            fb_used: sample.fb_used,
+            fb_free: sample.fb_free,
+            fb_total: sample.fb_total,
+            hardware: sample.hardware,
+        }
+    }
+
+    /// Becomes what `sample` says. Texts that stay the same stay where they are: those of a sample
+    /// are new at every scrape, and would be scattered over all the memory that scrapes take.
+    pub fn renew(&mut self, sample: &GpuSample) {
+        let before = std::mem::replace(self, Self::of(sample));
+        if before.exporter == self.exporter {
+            self.exporter = before.exporter;
+        }
+        if before.model == self.model {
+            self.model = before.model;
+        }
     }
 }
 
@@ -137,9 +174,6 @@ impl State {
             history: History::default(),
             backfill: Backfill::default(),
             findings: BTreeMap::new(),
-            usages: BTreeMap::new(),
-            hardware: Vec::new(),
-            unknown: Vec::new(),
             totalled: Totalled::default(),
             under_way: BTreeMap::new(),
             faults: Vec::new(),
@@ -153,9 +187,14 @@ impl State {
     /// after a restart. It decides what a state that saw all of it change by change decides.
     pub fn rebuild(now: Timestamp, snapshot: &Delta, policy: &Policy) -> Self {
         let mut state = Self::new();
-        let mut report = Report::default();
-        observe::take_in(now, &mut state, snapshot, policy, &mut report);
+        state.take_in(now, snapshot, policy);
         state
+    }
+
+    /// Takes in what was seen and decides nothing: what comes in many parts before the first tick
+    /// need not wait until all of it is there.
+    pub fn take_in(&mut self, now: Timestamp, seen: &Delta, policy: &Policy) {
+        observe::take_in(now, self, seen, policy, &mut Report::default());
     }
 
     /// The next stretches of the past that are to be added by [`learn`](crate::learn), at most
@@ -175,9 +214,19 @@ impl State {
         Interval::new(start, end).filter(|rest| rest.start < rest.end)
     }
 
+    /// Active pods that request GPUs, by name.
+    pub(crate) fn active_gpu_pods(&self) -> impl Iterator<Item = &PodEntry> {
+        self.gpu_pods.values().filter_map(|uid| self.pods.get(uid)).map(AsRef::as_ref)
+    }
+
+    /// What the last judgement found of a pod.
+    pub(crate) fn finding(&self, pod: &Uid) -> Option<&Finding> {
+        self.view.findings.get(*self.findings.get(pod)? as usize)
+    }
+
     /// Forgets what was measured of a node's devices, apart from what pods made of them.
     pub(crate) fn forget_devices(&mut self, node: &NodeName) {
-        for device in self.devices.remove(node).into_iter().flatten().map(|(device, _)| device) {
+        for device in self.devices.remove(node).into_iter().flat_map(SmallMap::into_keys) {
             if self.homes.get(&device.uuid) == Some(node) {
                 self.homes.remove(&device.uuid);
             }

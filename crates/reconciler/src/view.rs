@@ -1,36 +1,47 @@
 //! What readers see.
 
+use std::sync::Arc;
+
 use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
-    DeviceView, GpuShare, NodeView, Pod, PodView, Rate, Refusal, Timestamp, Totals, View,
+    Device, DeviceView, Finding, GpuShare, NodeName, NodeView, PodUsage, PodView, Rate, Timestamp,
+    Totals, UnknownGpus, View,
 };
 
-use crate::state::{PodEntry, State};
+use crate::state::{DeviceEntry, PodEntry, State};
+use crate::waste::Judged;
 use crate::{Policy, namespaces, nodes, pricing, waste};
 
 /// Renews the view after a judgement.
-pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusals: &[Refusal]) {
-    let mut findings: Vec<_> = state.findings.values().cloned().collect();
+pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, judged: Judged) {
+    let Judged { mut findings, usages, hardware, unknown, refusals } = judged;
     // Worst first: by saving, then by score, then by name so that ties are the same everywhere.
     findings.sort_by(|a, b| {
-        let amount = |f: &gpu_autoscaler_model::Finding| f.recommendation.saving.map(Rate::hourly);
+        let amount = |f: &Finding| f.recommendation.saving.map(Rate::hourly);
         amount(b)
             .cmp(&amount(a))
             .then_with(|| b.score.total().total_cmp(&a.score.total()))
             .then_with(|| a.pod.cmp(&b.pod))
     });
-    let nodes = nodes::nodes(now, state, policy);
-    let pods = pods(state, policy);
-    let namespaces = namespaces::namespaces(&pods, state.findings.values());
-    let totals = totals(now, state, policy, &nodes, &pods);
+    let pods = pods(state, policy, usages);
+    let nodes = nodes::nodes(now, state, policy, &pods);
+    let namespaces = namespaces::namespaces(&pods, &findings);
+    let totals = totals(
+        now,
+        state,
+        policy,
+        Seen { nodes: &nodes, pods: &pods, findings: &findings, unknown: &unknown },
+    );
+    // A list is as long as memory is: far below 2^32.
+    state.findings = findings.iter().map(|f| f.pod_uid.clone()).zip(0..).collect();
     state.view = View {
         generation: state.view.generation + 1,
         judged: Some(now),
-        devices: devices(now, state, policy).into(),
-        pods: pods.into(),
+        devices: devices(now, state, policy),
+        pods,
         namespaces: namespaces.into(),
-        hardware: state.hardware.clone().into(),
-        unknown: state.unknown.clone().into(),
+        hardware: hardware.into(),
+        unknown: unknown.into(),
         refusals: refusals.into(),
         waiting: state.view.waiting.clone(),
         totals,
@@ -40,18 +51,26 @@ pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusa
     };
 }
 
-fn devices(now: Timestamp, state: &State, policy: &Policy) -> Vec<DeviceView> {
-    let all = state.devices.iter().flat_map(|(node, devices)| {
-        devices.iter().map(move |(device, entry)| (node, device, entry))
-    });
-    all.map(|(node, device, entry)| DeviceView {
+// Both lists are as long as the fleet is large. What they are made of is listed first, so that their
+// length is known and each is written once, in its place.
+
+fn devices(now: Timestamp, state: &State, policy: &Policy) -> Arc<[DeviceView]> {
+    let all: Vec<(&NodeName, &Device, &DeviceEntry)> = state
+        .devices
+        .iter()
+        .flat_map(|(node, devices)| {
+            devices.iter().map(move |(device, entry)| (node, device, entry))
+        })
+        .collect();
+    let view = |(node, device, entry): (&NodeName, &Device, &DeviceEntry)| DeviceView {
         node: node.clone(),
         device: device.clone(),
         model: entry.last.model.clone(),
         holders: entry
             .holders
             .keys()
-            .filter_map(|uid| Some(state.pods.get(uid)?.pod.key.clone()))
+            .filter_map(|uid| state.pods.get(uid))
+            .map(|holder| holder.pod.key.clone())
             .collect(),
         activity: nodes::activity_of(entry, now, policy),
         fb: entry.last.fb_used.zip(entry.last.fb_total).and_then(|(used, all)| used.of(all)),
@@ -59,49 +78,48 @@ fn devices(now: Timestamp, state: &State, policy: &Policy) -> Vec<DeviceView> {
         fb_total: entry.last.fb_total,
         hardware: entry.last.hardware,
         at: entry.last.at,
-    })
-    .collect()
-}
-
-fn pods(state: &State, policy: &Policy) -> Vec<PodView> {
-    let rate = |pod: &Pod| {
-        let node = state.nodes.get(pod.node.as_ref()?)?;
-        pricing::part_rate(node, pod, GpuShare::ALL, policy)
     };
-    let usage = |entry: &PodEntry| state.usages.get(&entry.pod.uid)?.as_ref().ok();
-    let entries = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
-    entries
-        .map(|entry| PodView {
-            uid: entry.pod.uid.clone(),
-            pod: entry.pod.key.clone(),
-            node: entry.pod.node.clone(),
-            gpus: waste::requested(&entry.pod),
-            devices: entry.windows.keys().cloned().collect(),
-            model: entry.pod.node.as_ref().and_then(|n| state.nodes.get(n)?.gpu_model.clone()),
-            usage: usage(entry).cloned(),
-            rate: rate(&entry.pod),
-            score: usage(entry).map(|u| analysis::waste_score(u.activity_mean, u.fb_mean)),
-        })
-        .collect()
+    all.into_iter().map(view).collect()
 }
 
-fn totals(
-    now: Timestamp,
-    state: &State,
-    policy: &Policy,
-    nodes: &[NodeView],
-    pods: &[PodView],
-) -> Totals {
+fn pods(state: &State, policy: &Policy, usages: Vec<Option<PodUsage>>) -> Arc<[PodView]> {
+    let entries: Vec<&PodEntry> = state.active_gpu_pods().collect();
+    let view = |(entry, usage): (&PodEntry, Option<PodUsage>)| {
+        let pod = &entry.pod;
+        let node = pod.node.as_ref().and_then(|node| state.nodes.get(node));
+        PodView {
+            uid: pod.uid.clone(),
+            pod: pod.key.clone(),
+            node: pod.node.clone(),
+            gpus: waste::requested(pod),
+            devices: entry.windows.keys().cloned().collect(),
+            model: node.and_then(|node| node.gpu_model.clone()),
+            rate: node.and_then(|node| pricing::part_rate(node, pod, GpuShare::ALL, policy)),
+            score: usage.as_ref().map(|u| analysis::waste_score(u.activity_mean, u.fb_mean)),
+            usage,
+        }
+    };
+    entries.into_iter().zip(usages).map(view).collect()
+}
+
+/// What totals are over.
+struct Seen<'s> {
+    nodes: &'s [NodeView],
+    pods: &'s [PodView],
+    findings: &'s [Finding],
+    unknown: &'s [UnknownGpus],
+}
+
+fn totals(now: Timestamp, state: &State, policy: &Policy, seen: Seen<'_>) -> Totals {
+    let Seen { nodes, pods, findings, unknown } = seen;
     let rates: Vec<Option<Rate>> = nodes.iter().map(|node| node.rate).collect();
-    let savings: Vec<Option<Rate>> =
-        state.findings.values().map(|f| f.recommendation.saving).collect();
+    let savings: Vec<Option<Rate>> = findings.iter().map(|f| f.recommendation.saving).collect();
     let gpus = sum(nodes.iter().filter_map(|node| node.gpus));
-    let requests = state.gpu_pods.values().filter_map(|uid| state.pods.get(uid));
     Totals {
         gpu_nodes: count(nodes.iter()),
         gpus,
-        gpus_measured: gpus.saturating_sub(sum(state.unknown.iter().map(|u| u.count))),
-        gpus_requested: sum(requests.map(|entry| waste::requested(&entry.pod))),
+        gpus_measured: gpus.saturating_sub(sum(unknown.iter().map(|u| u.count))),
+        gpus_requested: sum(pods.iter().map(|pod| pod.gpus)),
         cost: Rate::sum_of_known(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
         activity: namespaces::activity(pods.iter()),

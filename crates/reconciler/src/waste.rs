@@ -6,28 +6,44 @@ use std::time::Duration;
 
 use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
-    Advice, Device, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare, MigGeometry,
-    Node, NodeName, Pod, PodPhase, PodUsage, Ratio, Recommendation, Refusal, RefusalReason,
-    StuckReason, Timestamp, UnknownGpus, UnknownReason,
+    Advice, Device, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare,
+    HardwareFinding, MigGeometry, Node, NodeName, Pod, PodPhase, PodUsage, Ratio, Recommendation,
+    Refusal, RefusalReason, StuckReason, Timestamp, UnknownGpus, UnknownReason,
 };
 
 use crate::announce::{Identity, Subject};
+use crate::small_map::SmallMap;
 use crate::state::{DeviceEntry, PodEntry, State, Totalled};
-use crate::{Policy, Report, hardware, pricing, reports};
+use crate::{Policy, hardware, pricing, reports};
 
-/// Judges all GPU pods; fills in findings, usages and unknowns of the state.
-pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, report: &mut Report) {
-    let mut findings = BTreeMap::new();
-    let mut standing = BTreeMap::new();
-    let mut usages = BTreeMap::new();
+/// What a judgement found. It goes to readers, and is kept nowhere else.
+pub(crate) struct Judged {
+    /// In no order.
+    pub findings: Vec<Finding>,
+    /// What the active GPU pods made of their devices, in the order of their names; `None` where
+    /// that is not known.
+    pub usages: Vec<Option<PodUsage>>,
+    /// By node and device.
+    pub hardware: Vec<HardwareFinding>,
+    /// Sorted.
+    pub unknown: Vec<UnknownGpus>,
+    /// Pods for which nothing is decided.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Judges all GPU pods and devices.
+pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy) -> Judged {
+    let mut findings = Vec::new();
+    let mut usages = Vec::with_capacity(state.gpu_pods.len());
     let mut unknown = Vec::new();
+    let mut refusals = Vec::new();
     let mut held: BTreeMap<&NodeName, u32> = BTreeMap::new();
-    for uid in state.gpu_pods.values() {
-        let Some(entry) = state.pods.get(uid) else { continue };
+    for entry in state.active_gpu_pods() {
         let node = match bound_node(state, &entry.pod) {
             Ok(node) => node,
             Err(why) => {
-                report.refusals.push(Refusal { pod: entry.pod.key.clone(), why });
+                refusals.push(Refusal { pod: entry.pod.key.clone(), why });
+                usages.push(None);
                 continue;
             }
         };
@@ -37,15 +53,10 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         let stuck = stuck(now, &entry.pod, policy);
         match &usage {
             _ if stuck.is_some() => {
-                let finding =
-                    judge_stuck(now, state, entry, node, stuck, usage.as_ref().ok(), policy);
-                findings.insert(uid.clone(), finding);
+                let usage = usage.as_ref().ok();
+                findings.push(judge_stuck(now, state, entry, node, stuck, usage, policy));
             }
-            Ok(usage) => {
-                if let Some(finding) = judge(now, state, entry, node, usage, policy) {
-                    findings.insert(uid.clone(), finding);
-                }
-            }
+            Ok(usage) => findings.extend(judge(now, state, entry, node, usage, policy)),
             Err(why) => unknown.push(UnknownGpus {
                 node: node.name.clone(),
                 count: gpus,
@@ -53,10 +64,10 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
                 why: why.clone(),
             }),
         }
-        usages.insert(uid.clone(), usage);
+        usages.push(usage.ok());
     }
     let ended = state.pods.values().filter(|e| e.pod.requests.has_gpu() && !e.pod.is_active());
-    report.refusals.extend(ended.map(|entry| Refusal {
+    refusals.extend(ended.map(|entry| Refusal {
         pod: entry.pod.key.clone(),
         why: RefusalReason::Ended { phase: entry.pod.phase },
     }));
@@ -66,20 +77,18 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         unknown.extend(disputed(now, state, node, policy));
     }
     unknown.sort();
-    for (uid, finding) in &findings {
-        if let Some(entry) = state.pods.get(uid) {
-            let subject = Subject::Pod(uid.clone(), finding.kind);
+    let mut standing = BTreeMap::new();
+    for finding in &findings {
+        if let Some(entry) = state.pods.get(&finding.pod_uid) {
+            let subject = Subject::Pod(finding.pod_uid.clone(), finding.kind);
             standing.insert(subject, identity(state, &entry.pod, finding.kind));
         }
     }
     let hardware = hardware::judge_all(now, state, policy, &mut standing);
     state.announcements.renew(standing);
     state.totalled = Totalled::of(&findings, &unknown);
-    state.findings = findings;
-    state.hardware = hardware;
-    state.usages = usages;
-    state.unknown = unknown;
     state.judged = Some(now);
+    Judged { findings, usages, hardware, unknown, refusals }
 }
 
 /// GPUs, slices or replicas that a pod requests.
@@ -289,7 +298,7 @@ fn judge_stuck(
 /// When waste of this kind was first announced for the pod, else first found.
 fn since(now: Timestamp, state: &State, pod: &Pod, kind: FindingKind) -> Timestamp {
     let first = state.announcements.announced_at(&identity(state, pod, kind));
-    let before = state.findings.get(&pod.uid).filter(|f| f.kind == kind);
+    let before = state.finding(&pod.uid).filter(|f| f.kind == kind);
     first.or(before.map(|f| f.since)).unwrap_or(now)
 }
 
@@ -301,7 +310,8 @@ fn identity(state: &State, pod: &Pod, kind: FindingKind) -> Identity {
 /// The model of the devices that the pod holds, as their exporter says, else as the node does.
 /// `None` where they are of several: what is true of one of them need not be of the others.
 fn model_of(state: &State, entry: &PodEntry, node: &Node) -> Option<GpuModel> {
-    let mut models = entry.windows.keys().map(|device| device_entry(state, node, device)?.model());
+    let mut models =
+        entry.windows.keys().map(|device| device_entry(state, node, device)?.last.model.as_ref());
     let Some(Some(first)) = models.next() else { return node.gpu_model.clone() };
     models.all(|model| model == Some(first)).then(|| first.clone())
 }
@@ -329,7 +339,7 @@ fn disputed<'s>(
     node: &'s Node,
     policy: &'s Policy,
 ) -> impl Iterator<Item = UnknownGpus> + use<'s> {
-    let devices = state.devices.get(&node.name).into_iter().flat_map(BTreeMap::values);
+    let devices = state.devices.get(&node.name).into_iter().flat_map(SmallMap::values);
     let free = devices.filter(|entry| entry.holders.is_empty());
     let between = free.map(move |entry| reports::disagreement(entry, now, policy));
     between.filter(|between| !between.is_empty()).map(|between| UnknownGpus {
