@@ -35,8 +35,8 @@ const PARTS_MAX: usize = 4096;
 /// How long the end waits for the disk of the history.
 const HISTORY_CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Readings that wait to be taken in.
-const READINGS_MAX: usize = 4;
+/// Readings that wait to be taken in. Those of a large fleet are large.
+const READINGS_MAX: usize = 1;
 
 /// Parts of the past that wait to be taken in.
 const PAST_MAX: usize = 4;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpu_autoscaler_model::{GpuSample, Interval, Scrape, Timestamp};
+use gpu_autoscaler_model::{GpuSample, Interval, Scrape, ScrapeCounts, Timestamp};
 use gpu_autoscaler_telemetry::prometheus::history::History;
 use gpu_autoscaler_telemetry::scrape::{Target, read_failure, scrape};
 use tokio::sync::{mpsc, watch};
@@ -16,7 +16,11 @@ use crate::health::TelemetryHealth;
 /// Exporters scraped at once.
 const SCRAPES_MAX: usize = 32;
 
-/// What one reading brought.
+/// Samples that are read of Prometheus at once, about: what windows reach back over comes in
+/// several parts, and no more than two of them are in memory. This many take some 80 MiB.
+const SAMPLES_AT_ONCE: usize = 250_000;
+
+/// What one reading brought, or a part of it.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// Measurements.
@@ -70,6 +74,36 @@ impl Progress {
     }
 }
 
+/// Parts of what is to be read, in the order of time.
+#[derive(Debug)]
+struct Parts {
+    left: Interval,
+    /// Of the next part.
+    length: Duration,
+}
+
+impl Parts {
+    /// Of `span`; the first part is as long as what is read every `interval` in quiet times.
+    fn of(span: Interval, interval: Duration) -> Self {
+        Self { left: span, length: interval * 3 }
+    }
+
+    /// The next part; `None` when nothing is left.
+    fn next(&self) -> Option<Interval> {
+        let Interval { start, end } = self.left;
+        let next = Interval { start, end: start.after(self.length).min(end) };
+        (start < end).then_some(next)
+    }
+
+    /// `part` was read and brought so many samples: the next one is longer where they were few.
+    fn read(&mut self, part: Interval, samples: usize) {
+        self.left.start = part.end;
+        let times = SAMPLES_AT_ONCE / samples.max(1);
+        let times = u32::try_from(times).unwrap_or(u32::MAX).max(1);
+        self.length = Duration::from_millis(part.millis()).saturating_mul(times);
+    }
+}
+
 /// Reads `sources` every `interval` into `out`, the first time as far back as `lookback`.
 pub async fn run(
     mut sources: Sources,
@@ -88,7 +122,11 @@ pub async fn run(
         let mut reading = Reading::default();
         if let Some(history) = &mut sources.prometheus {
             let span = progress.next(clock::now(), interval, lookback);
-            read_history(history, span, &mut progress, &mut reading).await;
+            let parts = Parts::of(span, interval);
+            let Some(last) = read_history(history, span, parts, &mut progress, &out).await else {
+                return;
+            };
+            reading = last;
         }
         scrape_all(&sources, &mut reading).await;
         note(&reading, &health);
@@ -98,23 +136,50 @@ pub async fn run(
     }
 }
 
+/// Reads `span` part by part into `out`; returns the last part, with how all of it went, or `None`
+/// where nobody takes them.
 async fn read_history(
     history: &mut History,
     span: Interval,
+    mut parts: Parts,
     progress: &mut Progress,
-    reading: &mut Reading,
-) {
+    out: &mpsc::Sender<Reading>,
+) -> Option<Reading> {
     let target: Arc<str> = history.prometheus().shown().to_string().into();
-    let result = match history.read(span).await {
-        Ok(found) => {
-            progress.read(span, found.missing.is_empty());
-            reading.partial.extend(found.lacking().map(|why| (Arc::clone(&target), why.into())));
-            reading.samples.extend(found.samples);
-            Ok(found.counts)
+    let mut reading = Reading::default();
+    let mut counts = ScrapeCounts::default();
+    let mut whole = true;
+    let mut failure = None;
+    while let Some(part) = parts.next() {
+        match history.read(part).await {
+            Ok(found) => {
+                whole &= found.missing.is_empty();
+                counts.samples = counts.samples.saturating_add(found.counts.samples);
+                counts.dropped = counts.dropped.saturating_add(found.counts.dropped);
+                parts.read(part, found.samples.len());
+                // Who is silent counts at the end alone; what was missed counts whenever it was.
+                let tells = !found.missing.is_empty() || parts.next().is_none();
+                if let Some(why) = found.lacking().filter(|_| tells) {
+                    reading.partial = vec![(Arc::clone(&target), why.into())];
+                }
+                reading.samples = found.samples;
+            }
+            Err(error) => {
+                failure = Some(read_failure(&error));
+                break;
+            }
         }
-        Err(error) => Err(read_failure(&error)),
-    };
-    reading.scrapes.push(Scrape { at: span.end, target, result });
+        if parts.next().is_some() {
+            let samples = std::mem::take(&mut reading.samples);
+            out.send(Reading { samples, ..Reading::default() }).await.ok()?;
+        }
+    }
+    let read = Interval { start: span.start, end: parts.left.start };
+    if failure.is_none() || read.start < read.end {
+        progress.read(read, whole);
+    }
+    reading.scrapes.push(Scrape { at: span.end, target, result: failure.map_or(Ok(counts), Err) });
+    Some(reading)
 }
 
 async fn scrape_all(sources: &Sources, reading: &mut Reading) {
@@ -175,6 +240,37 @@ mod tests {
 
     fn at(secs: u64) -> Timestamp {
         Timestamp::EPOCH.after(Duration::from_secs(secs))
+    }
+
+    /// The lengths of the parts of ten minutes, in seconds, at so many samples a second.
+    fn lengths(samples_per_sec: usize) -> Vec<u64> {
+        let span = Interval { start: at(1000), end: at(1600) };
+        let mut parts = Parts::of(span, Duration::from_secs(10));
+        let mut lengths = Vec::new();
+        let mut end = span.start;
+        while let Some(part) = parts.next() {
+            assert_eq!(part.start, end, "no part is left out or read twice");
+            end = part.end;
+            lengths.push(part.millis() / 1000);
+            parts.read(part, samples_per_sec * (part.millis() / 1000) as usize);
+        }
+        assert_eq!(end, span.end);
+        lengths
+    }
+
+    #[test]
+    fn what_windows_reach_back_over_is_read_in_parts_that_memory_holds() {
+        assert_eq!(lengths(0), [30, 570], "nothing tells how much there will be");
+        // 100 nodes of 8 GPUs, scraped every ten seconds.
+        assert_eq!(lengths(80), [30, 570]);
+        // 2,000 nodes: 240,000 samples or fewer at once.
+        let parts = lengths(1_600);
+        assert!(parts.iter().all(|secs| secs * 1_600 <= SAMPLES_AT_ONCE as u64), "{parts:?}");
+        assert!(parts.len() <= 6, "{parts:?}");
+        // 10,000 nodes: no more at once than in quiet times.
+        assert_eq!(lengths(8_000), [30; 20]);
+        // More than that at once cannot be cut: a scrape has no parts.
+        assert_eq!(lengths(100_000), [30; 20]);
     }
 
     #[test]

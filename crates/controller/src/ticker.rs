@@ -56,6 +56,8 @@ pub struct Ticker {
     metrics: Arc<Metrics>,
     /// Nothing until everything that exists was seen once.
     state: Option<State>,
+    /// Whether there was a tick.
+    ticked: bool,
     pending: Delta,
     /// Since when something is pending.
     pending_since: Option<Instant>,
@@ -85,6 +87,7 @@ impl Ticker {
             health,
             metrics,
             state: None,
+            ticked: false,
             pending: Delta::default(),
             pending_since: None,
             began,
@@ -122,7 +125,9 @@ impl Ticker {
                         self.see(part.delta);
                     }
                 }
-                Some(reading) = inputs.readings.recv() => {
+                // Samples take more room than what is kept of them: they wait where they are
+                // until there is something to take them in.
+                Some(reading) = inputs.readings.recv(), if self.state.is_some() => {
                     self.metrics.samples(reading.samples.len());
                     self.see(Delta {
                         samples: reading.samples,
@@ -137,6 +142,9 @@ impl Ticker {
                 changed = leadership.changed(), if elections => elections = changed,
                 () = tokio::time::sleep_until(next) => {}
             }
+            if self.state.is_none() && self.health.synced() {
+                tokio::task::block_in_place(|| self.begin());
+            }
             if self.begin_term() || Instant::now() >= self.next_tick() {
                 tokio::task::block_in_place(|| self.tick(&outputs));
             }
@@ -147,19 +155,23 @@ impl Ticker {
         if delta.is_empty() {
             return;
         }
+        if let Some(state) = self.state.as_mut().filter(|_| !self.ticked) {
+            tokio::task::block_in_place(|| state.take_in(clock::now(), &delta, &self.policy));
+            return;
+        }
         self.pending.append(delta);
         self.pending_since.get_or_insert_with(Instant::now);
     }
 
     /// When a tick is due.
     fn next_tick(&self) -> Instant {
-        if self.state.is_none() {
+        if !self.ticked {
             // Everything that exists, what was kept of the past, and one look at telemetry, or the
             // end of patience.
             let now = Instant::now();
             let told = self.health.telemetry.borrow().asked && self.health.history_tried();
             let asked = told || now >= self.due;
-            return if asked && self.health.synced() { self.began } else { now + COLLECT };
+            return if asked && self.state.is_some() { self.began } else { now + COLLECT };
         }
         match self.pending_since {
             Some(since) => self.due.min(since + COLLECT),
@@ -179,15 +191,14 @@ impl Ticker {
         if terms == self.terms || self.health.leadership.may_write().is_none() {
             return false;
         }
-        let Some(state) = &mut self.state else { return false };
+        let Some(state) = self.state.as_mut().filter(|_| self.ticked) else { return false };
         self.terms = terms;
         state.forget_under_way();
         true
     }
 
-    fn tick(&mut self, outputs: &Outputs) {
-        let now = clock::now();
-        let began = Instant::now();
+    /// Everything that exists was seen.
+    fn begin(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
         self.pending_since = None;
         if let Some(objects) = self.objects.take() {
@@ -195,26 +206,30 @@ impl Ticker {
             let told = objects.send(backfill::objects(&pending));
             pending.backfill = told.is_ok().then_some(Backfill::UnderWay);
         }
+        info!(
+            nodes = pending.nodes.len(),
+            pods = pending.pods.len(),
+            events = pending.events.len(),
+            "begin"
+        );
+        self.state = Some(State::rebuild(clock::now(), &pending, &self.policy));
+    }
+
+    fn tick(&mut self, outputs: &Outputs) {
+        let Some(state) = &mut self.state else { return };
+        let now = clock::now();
+        let began = Instant::now();
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_since = None;
+        if !std::mem::replace(&mut self.ticked, true)
+            && self.health.leadership.may_write().is_some()
+        {
+            // What this first tick asks for belongs to this term.
+            self.terms = self.health.leadership.standing().terms;
+        }
         let span = info_span!("reconcile", effects = field::Empty, findings = field::Empty);
         let _entered = span.enter();
-        let outcome = match &mut self.state {
-            Some(state) => reconcile(now, state, &pending, &self.policy),
-            None => {
-                if self.health.leadership.may_write().is_some() {
-                    // What this first tick asks for belongs to this term.
-                    self.terms = self.health.leadership.standing().terms;
-                }
-                info!(
-                    nodes = pending.nodes.len(),
-                    pods = pending.pods.len(),
-                    events = pending.events.len(),
-                    samples = pending.samples.len(),
-                    "begin"
-                );
-                let state = self.state.insert(State::rebuild(now, &pending, &self.policy));
-                reconcile(now, state, &Delta::default(), &self.policy)
-            }
-        };
+        let outcome = reconcile(now, state, &pending, &self.policy);
         span.record("effects", outcome.effects.len());
         span.record("findings", outcome.view.findings.len());
         self.due = Instant::now() + outcome.wake.since(now);
