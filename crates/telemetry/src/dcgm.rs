@@ -4,14 +4,14 @@
 //! `etc/default-counters.csv` and its transformation code; DCGM's `dcgm_fields.h` for the blank
 //! values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use gpu_autoscaler_model::{
-    Activity, ActivitySource, Bytes, Device, GpuInstance, GpuModel, GpuSample, HardwareReading,
-    Holder, Megahertz, Milliwatts, NodeName, ObjectKey, Ratio, SampleScope, ThrottleReasons,
-    Timestamp, Uid,
+    Activity, ActivitySource, Bytes, Device, GpuInstance, GpuModel, GpuSample, GpuUuid,
+    HardwareReading, Holder, Megahertz, Milliwatts, NodeName, ObjectKey, Ratio, SampleScope,
+    ThrottleReasons, Timestamp, Uid,
 };
 
 use crate::exposition::Series;
@@ -107,12 +107,49 @@ impl fmt::Display for Dropped {
     }
 }
 
+/// One copy of each text that samples repeat: a device's is on all its series, at every time.
+#[derive(Debug, Default)]
+pub struct Texts {
+    texts: BTreeSet<Arc<str>>,
+    /// By the text that they were read from.
+    models: BTreeMap<Arc<str>, Option<GpuModel>>,
+}
+
+impl Texts {
+    fn get(&mut self, text: &str) -> Arc<str> {
+        if let Some(kept) = self.texts.get(text) {
+            return Arc::clone(kept);
+        }
+        let new = Arc::<str>::from(text);
+        self.texts.insert(Arc::clone(&new));
+        new
+    }
+
+    fn model(&mut self, text: &str) -> Option<GpuModel> {
+        if let Some(known) = self.models.get(text) {
+            return known.clone();
+        }
+        let model = GpuModel::parse(text);
+        self.models.insert(text.into(), model.clone());
+        model
+    }
+}
+
 /// Samples, and what was not used. Series that are none of [`METRICS`] are passed over silently.
 ///
 /// Series of one device, instance and pod become one sample.
 pub fn samples<'a>(
     series: impl IntoIterator<Item = Series<'a>>,
     origin: &Origin,
+) -> (Vec<GpuSample>, Vec<Dropped>) {
+    samples_sharing(series, origin, &mut Texts::default())
+}
+
+/// The same, with `texts` in common with other scrapes.
+pub fn samples_sharing<'a>(
+    series: impl IntoIterator<Item = Series<'a>>,
+    origin: &Origin,
+    texts: &mut Texts,
 ) -> (Vec<GpuSample>, Vec<Dropped>) {
     let series: Vec<Series<'a>> = series.into_iter().collect();
     // Prometheus gives all series of a target the target's labels, and keeps what the exporter
@@ -125,7 +162,8 @@ pub fn samples<'a>(
     let mut dropped = Vec::new();
     for series in series {
         let Some(metric) = METRICS.iter().position(|name| *name == series.name) else { continue };
-        if let Err(why) = sort_in(&series, metric, origin, labels, &mut groups) {
+        let read = Read { series: &series, origin, labels };
+        if let Err(why) = sort_in(&read, metric, texts, &mut groups) {
             let device = series.label("UUID").map(str::to_owned);
             dropped.push(Dropped { metric: series.name.to_owned(), device, why });
         }
@@ -154,13 +192,20 @@ struct Group {
     replica: bool,
 }
 
-fn sort_in(
-    series: &Series<'_>,
-    metric: usize,
-    origin: &Origin,
+/// A series as it came.
+struct Read<'r> {
+    series: &'r Series<'r>,
+    origin: &'r Origin,
     labels: PodLabels,
+}
+
+fn sort_in(
+    read: &Read<'_>,
+    metric: usize,
+    texts: &mut Texts,
     groups: &mut BTreeMap<GroupKey, Group>,
 ) -> Result<(), DropReason> {
+    let &Read { series, origin, labels } = read;
     if is_blank(series.value) {
         return Ok(());
     }
@@ -172,17 +217,20 @@ fn sort_in(
         None => origin.at,
     };
     let uuid = series.label("UUID").or_else(|| series.label("uuid")).ok_or(DropReason::NoDevice)?;
-    let device = Device { uuid: uuid.into(), instance: instance(series)? };
-    let node = node(series, origin).ok_or(DropReason::NoNode)?;
+    let device = Device { uuid: GpuUuid::new(texts.get(uuid)), instance: instance(series)? };
+    let node = node(series, origin, texts).ok_or(DropReason::NoNode)?;
     let label = |name| pod_label(series, labels, name);
-    let pod = label("pod").map(|name| ObjectKey::new(label("namespace").unwrap_or_default(), name));
+    let pod = label("pod").map(|name| {
+        let namespace = texts.get(label("namespace").unwrap_or_default());
+        ObjectKey { namespace, name: texts.get(name) }
+    });
     let key = GroupKey { node, device, pod };
     let group = groups.entry(key).or_insert_with(|| Group {
         at,
         values: [None; METRICS.len()],
-        model: series.label("modelName").and_then(GpuModel::parse),
-        uid: series.label("pod_uid").map(Uid::from),
-        container: label("container").unwrap_or_default().into(),
+        model: series.label("modelName").and_then(|name| texts.model(name)),
+        uid: series.label("pod_uid").map(|uid| Uid::new(texts.get(uid))),
+        container: texts.get(label("container").unwrap_or_default()),
         replica: series.label("vgpu").is_some(),
     });
     // Prometheus may hold an older last value of a counter than of its neighbors.
@@ -227,14 +275,14 @@ fn instance(series: &Series<'_>) -> Result<Option<GpuInstance>, DropReason> {
 
 /// The exporter's own idea of the host is its pod's name unless it was told better, so what the
 /// reader or Prometheus' relabeling knows comes first.
-fn node(series: &Series<'_>, origin: &Origin) -> Option<NodeName> {
+fn node(series: &Series<'_>, origin: &Origin, texts: &mut Texts) -> Option<NodeName> {
     if origin.node.is_some() {
         return origin.node.clone();
     }
     ["node", "kubernetes_node", "Hostname", "hostname"]
         .iter()
         .find_map(|label| series.label(label))
-        .map(NodeName::from)
+        .map(|name| NodeName::new(texts.get(name)))
 }
 
 /// Under which names the labels about the pod that holds a device arrive.

@@ -388,6 +388,7 @@ fn samples(matrix: &Matrix, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
         }
     }
     let mut all = Vec::new();
+    let mut texts = dcgm::Texts::default();
     let mut exporter: Arc<str> = Arc::default();
     for ((instance, _), series) in scrapes {
         // Scrapes of one exporter lie beside each other.
@@ -395,7 +396,7 @@ fn samples(matrix: &Matrix, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
             exporter = instance.into();
         }
         let origin = Origin { at, node: None::<NodeName>, exporter: Arc::clone(&exporter) };
-        let (mut samples, faults) = dcgm::samples(series, &origin);
+        let (mut samples, faults) = dcgm::samples_sharing(series, &origin, &mut texts);
         for fault in &faults {
             debug!(dropped = %fault, "drop series");
         }
@@ -459,6 +460,8 @@ mod tests {
         assert_eq!(counts, ScrapeCounts { samples: 2, dropped: 1 });
         assert_eq!(samples[0].at.as_millis(), 10_500);
         assert!(samples[0].fb_used.is_some() && samples[1].fb_used.is_none());
+        let uuid = |sample: &GpuSample| sample.device.uuid.as_str().as_ptr();
+        assert_eq!(uuid(&samples[0]), uuid(&samples[1]), "one copy of what scrapes repeat");
     }
 
     #[test]
