@@ -41,11 +41,6 @@ scrape = json.load(open(show / "waste-6-scrape.json"))
 row("one node of 8 GPUs: text to samples", scrape["micros"], "us")
 row(f"{scrape['nodes']} nodes every {scrape['interval']} s", scrape["cores"] * 100,
     "% of a core", 100)
-answer = json.load(open(show / "waste-6-answer.json"))
-what = f"an answer of Prometheus of {answer['samples']} samples"
-row(f"{what}: reading it", answer["seconds"] * 1000, "ms")
-row(f"{what}: memory at most", answer["most_mib"], "MiB")
-row(f"{what}: memory of samples", answer["kept_mib"], "MiB")
 for it in rows:
     aim = "" if it["aim"] is None else f"  (aim: {it['aim']:g}{', MISSED' if it['missed'] else ''})"
     print(f"{it['what']:<64}{it['value']:>10.2f} {it['unit']}{aim}")

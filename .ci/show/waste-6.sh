@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Waste, line 6: what a tick and its memory cost, what parsing costs beside Prometheus' own parser
-# for Go, and what scraping and reading Prometheus cost. Ends with an error where an aim is missed. TIMES repeats the parsing.
+# Waste, line 6: what a tick costs in time and memory, what parsing costs beside Prometheus' own
+# parser for Go, and what scraping costs. Ends with an error where an aim is missed. TIMES repeats
+# the parsing.
 #
 # Times on a shared machine are noise: medians are printed, and the parsers take turns.
 set -euo pipefail
@@ -28,5 +29,4 @@ for ((turn = 0; turn < ${TIMES:-5}; turn++)); do
   "$go" "$text" 5 >>target/show/waste-6-parse.jsonl
 done
 target/release/parsebench scrape >target/show/waste-6-scrape.json
-target/release/parsebench answer >target/show/waste-6-answer.json
 exec python3 .ci/show/waste-6.py "${loops[@]}"

@@ -10,12 +10,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use benches::resident_mib;
 use clap::{Parser, Subcommand};
 use gpu_autoscaler_model::Timestamp;
 use gpu_autoscaler_telemetry::dcgm::{self, METRICS, Origin};
 use gpu_autoscaler_telemetry::exposition;
-use gpu_autoscaler_telemetry::prometheus::history;
 
 #[derive(Parser)]
 struct Args {
@@ -40,15 +38,6 @@ enum Command {
         times: usize,
         /// Which.
         file: PathBuf,
-    },
-    /// Reads an answer of Prometheus, as one of the four queries that are under way at once brings.
-    Answer {
-        /// Exporters of 8 GPUs that are asked for in one query.
-        #[arg(long, default_value_t = 100)]
-        exporters: u32,
-        /// Scrapes of each.
-        #[arg(long, default_value_t = 3)]
-        scrapes: u32,
     },
     /// Turns one node's text into samples, `--times` times.
     Scrape {
@@ -77,7 +66,6 @@ fn main() -> Result<()> {
             parse(times, &text)
         }
         Command::Scrape { times, gpus, nodes, interval } => scrape(times, gpus, nodes, interval),
-        Command::Answer { exporters, scrapes } => answer(exporters, scrapes),
     }
 }
 
@@ -108,44 +96,6 @@ fn scrape(times: usize, gpus: u32, nodes: u32, interval: u32) -> Result<()> {
         took * 1e6
     );
     Ok(())
-}
-
-fn answer(exporters: u32, scrapes: u32) -> Result<()> {
-    let body = matrix(exporters, scrapes);
-    let before = resident_mib("VmRSS:");
-    let began = Instant::now();
-    let (samples, counts) = history::read_answer(body.as_bytes(), Timestamp::EPOCH)?;
-    let seconds = began.elapsed().as_secs_f64();
-    ensure!(counts.samples == exporters * 8 * scrapes, "{counts:?}");
-    let (kept, most) = (resident_mib("VmRSS:") - before, resident_mib("VmHWM:") - before);
-    println!(
-        r#"{{"samples": {}, "bytes": {}, "seconds": {seconds:.3}, "kept_mib": {kept:.1}, "most_mib": {most:.1}}}"#,
-        samples.len(),
-        body.len()
-    );
-    Ok(())
-}
-
-/// The answer to a query for the counters of so many exporters.
-fn matrix(exporters: u32, scrapes: u32) -> String {
-    let mut series = Vec::new();
-    for (at, metric) in METRICS.iter().enumerate() {
-        for gpu in 0..exporters * 8 {
-            let (node, index) = (gpu / 8, gpu % 8);
-            let value = f64::from((gpu * 7 + at as u32) % 97) / 100.0;
-            let values: Vec<String> =
-                (1..=scrapes).map(|n| format!(r#"[{}.125,"{value}"]"#, n * 10)).collect();
-            series.push(format!(
-                r#"{{"metric":{{"__name__":"{metric}","DCGM_FI_DRIVER_VERSION":"550.90.07","Hostname":"gpu-node-{node:05}","UUID":"GPU-{gpu:08x}-9c1d-4a51-8f27-000000000000","container":"main","device":"nvidia{index}","gpu":"{index}","instance":"10.0.{}.{}:9400","job":"dcgm-exporter","modelName":"NVIDIA H100 80GB HBM3","namespace":"team-{}","pod":"train-{gpu:06}-0"}},"values":[{}]}}"#,
-                node / 250,
-                node % 250,
-                gpu % 50,
-                values.join(",")
-            ));
-        }
-    }
-    let result = series.join(",");
-    format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{result}]}}}}"#)
 }
 
 /// The median time of a run, in seconds.

@@ -17,8 +17,8 @@ use crate::health::TelemetryHealth;
 const SCRAPES_MAX: usize = 32;
 
 /// Samples that are read of Prometheus at once, about: what windows reach back over comes in
-/// several parts, and no more than two of them are in memory. This many take some 80 MiB.
-const SAMPLES_AT_ONCE: usize = 250_000;
+/// several parts, of which three are in memory at most. This many take 32 MiB.
+const SAMPLES_AT_ONCE: usize = 100_000;
 
 /// What one reading brought, or a part of it.
 #[derive(Debug, Default)]
@@ -263,10 +263,10 @@ mod tests {
         assert_eq!(lengths(0), [30, 570], "nothing tells how much there will be");
         // 100 nodes of 8 GPUs, scraped every ten seconds.
         assert_eq!(lengths(80), [30, 570]);
-        // 2,000 nodes: 240,000 samples or fewer at once.
+        // 2,000 nodes.
         let parts = lengths(1_600);
         assert!(parts.iter().all(|secs| secs * 1_600 <= SAMPLES_AT_ONCE as u64), "{parts:?}");
-        assert!(parts.len() <= 6, "{parts:?}");
+        assert!(parts.len() <= 11, "{parts:?}");
         // 10,000 nodes: no more at once than in quiet times.
         assert_eq!(lengths(8_000), [30; 20]);
         // More than that at once cannot be cut: a scrape has no parts.

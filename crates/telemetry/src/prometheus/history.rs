@@ -368,40 +368,43 @@ fn take_in(answer: Answer<Matrix>, part: Part, found: &mut Found) {
 
 /// Values of one exporter and instant belong together: they are one scrape.
 fn samples(matrix: &Matrix, at: Timestamp) -> (Vec<GpuSample>, ScrapeCounts) {
-    let mut scrapes: BTreeMap<(&str, i64), Vec<Series<'_>>> = BTreeMap::new();
-    let mut dropped = 0_u32;
+    // One exporter after the other: all values of all of them with their labels would take several
+    // times the room of the answer.
+    let mut exporters: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for series in &matrix.result {
-        let name = series.metric.get("__name__").map_or("", String::as_str);
         let instance = series.metric.get("instance").map_or("", String::as_str);
-        for (secs, value) in &series.values {
-            let millis = answer::millis(*secs);
-            let Some(value) = value.0 else {
-                debug!(name, "drop value: no number");
-                dropped = dropped.saturating_add(1);
-                continue;
-            };
-            let labels = series.metric.iter();
-            let labels = labels.map(|(k, v)| (k.as_str(), Cow::Borrowed(v.as_str()))).collect();
-            let timestamp_millis = Some(millis);
-            let series = Series { name, labels, value, timestamp_millis };
-            scrapes.entry((instance, millis)).or_default().push(series);
-        }
+        exporters.entry(instance).or_default().push(series);
     }
+    let mut dropped = 0_u32;
     let mut all = Vec::new();
     let mut texts = dcgm::Texts::default();
-    let mut exporter: Arc<str> = Arc::default();
-    for ((instance, _), series) in scrapes {
-        // Scrapes of one exporter lie beside each other.
-        if *exporter != *instance {
-            exporter = instance.into();
+    for (instance, lines) in exporters {
+        let mut scrapes: BTreeMap<i64, Vec<Series<'_>>> = BTreeMap::new();
+        for line in lines {
+            let name = line.metric.get("__name__").map_or("", String::as_str);
+            for (secs, value) in &line.values {
+                let millis = answer::millis(*secs);
+                let Some(value) = value.0 else {
+                    debug!(name, "drop value: no number");
+                    dropped = dropped.saturating_add(1);
+                    continue;
+                };
+                let labels = line.metric.iter();
+                let labels = labels.map(|(k, v)| (k.as_str(), Cow::Borrowed(v.as_str()))).collect();
+                let timestamp_millis = Some(millis);
+                let series = Series { name, labels, value, timestamp_millis };
+                scrapes.entry(millis).or_default().push(series);
+            }
         }
-        let origin = Origin { at, node: None::<NodeName>, exporter: Arc::clone(&exporter) };
-        let (mut samples, faults) = dcgm::samples_sharing(series, &origin, &mut texts);
-        for fault in &faults {
-            debug!(dropped = %fault, "drop series");
+        let origin = Origin { at, node: None::<NodeName>, exporter: instance.into() };
+        for series in scrapes.into_values() {
+            let (mut samples, faults) = dcgm::samples_sharing(series, &origin, &mut texts);
+            for fault in &faults {
+                debug!(dropped = %fault, "drop series");
+            }
+            dropped = dropped.saturating_add(u32::try_from(faults.len()).unwrap_or(u32::MAX));
+            all.append(&mut samples);
         }
-        dropped = dropped.saturating_add(u32::try_from(faults.len()).unwrap_or(u32::MAX));
-        all.append(&mut samples);
     }
     let samples = u32::try_from(all.len()).unwrap_or(u32::MAX);
     (all, ScrapeCounts { samples, dropped })
