@@ -14,7 +14,7 @@ use crate::os::gpu::Usage;
 use crate::os::session::Session;
 use crate::os::{clock, history, terminal};
 use crate::planner;
-use crate::quantity::{NANOS, Now, Span};
+use crate::quantity::{Now, Span};
 use crate::{Bytes, wanted};
 
 /// Prints the part of a GPU that is free.
@@ -237,7 +237,7 @@ pub(super) fn top(
         if left == 0 && !endless {
             return Ok(());
         }
-        if terminal::key_within(std::time::Duration::from_nanos(interval.max(1) * NANOS)) {
+        if terminal::key_within(std::time::Duration::from_secs(interval.max(1))) {
             return Ok(());
         }
     }

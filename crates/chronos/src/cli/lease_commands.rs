@@ -392,7 +392,7 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
         } else {
             let known = session.book()?.ticket(&lease_id(&id)?).is_some();
             if !known {
-                return Err(Refusal::NoSuchLease { id }.into());
+                return Err(Refusal::NotWaiting { id }.into());
             }
             Order::Leave { id: lease_id(&id)? }
         };
@@ -460,7 +460,8 @@ fn suspend(session: &mut Session, id: &str, out: Output) -> Result<(), Failure> 
             Ok(())
         }
         Reply::Suspended { checkpointed: false } => {
-            let text = "stopped, its memory stays on the GPU: there is no checkpoint here";
+            let text = "stopped; without a checkpoint its memory stays on the GPU and its time \
+                        runs on";
             say(out, "Suspended", &format!("Suspended partition {id}: {text}"));
             Ok(())
         }
