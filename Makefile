@@ -67,6 +67,10 @@ dev-cluster: ## The same with 20 GPU nodes and a Prometheus.
 image: ## Write an OCI image layout of the controller to target/image, without Docker.
 	@.ci/image
 
+.PHONY: release
+release: ## Write all that a release holds to target/release-files; MACHINES='x86_64 aarch64'.
+	@.ci/release
+
 .PHONY: bench
 bench: ## Measure; results and their commands are in benches/results/.
 	@benches/run
