@@ -267,8 +267,10 @@ fn what_can_never_be_granted_says_why() {
     assert!(never(verdict(these(&["G1"]), 1)).contains("cannot be used: lost"));
     assert!(never(verdict(these(&["G0", "G0"]), 1)).contains("named twice"));
     assert!(never(verdict(any(2), 1)).contains("1 of 2 can be used"));
-    assert!(never(verdict(any(1), 5)).contains("the largest that qualifies has 4 B"));
-    assert!(never(verdict(any(1), 2)).contains("outside every lease hold 3 B"));
+    assert!(never(verdict(any(1), 5)).contains("no more than 4 B are there on so many"));
+    assert!(
+        never(verdict(any(1), 2)).contains("outside every lease hold 3 B of the 4 B of GPU `G0`")
+    );
     assert!(matches!(verdict(any(1), 1), Verdict::Now(_)));
 }
 

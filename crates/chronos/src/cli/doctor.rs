@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::exit::Failure;
-use super::print::Output;
+use super::print::{GREEN, Output, RED, YELLOW};
 use super::views;
 use crate::lease::Lease;
 use crate::os::directory::{Directory, Purpose};
@@ -77,12 +77,14 @@ pub fn doctor(out: Output) -> Result<ExitCode, Failure> {
     } else {
         for check in &checks {
             let colour = match check.state {
-                State::Ok => 32,
-                State::Warning => 33,
-                State::Error => 31,
+                State::Ok => GREEN,
+                State::Warning => YELLOW,
+                State::Error => RED,
             };
-            let word = out.paint(&format!("{:<8}", check.state.word()), colour);
-            out.line(&format!("{word} {}: {}", check.name, check.text));
+            let word = check.state.word();
+            let head = format!("{word:<8} ");
+            let text = out.paragraph(&head, &format!("{}: {}", check.name, check.text));
+            out.line(&text.replacen(word, &out.paint(word, colour), 1));
         }
     }
     Ok(ExitCode::from(u8::from(failed)))
