@@ -9,6 +9,7 @@ use super::print::{GREEN, Output, RED, YELLOW};
 use super::views;
 use crate::lease::Lease;
 use crate::os::directory::{Directory, Purpose};
+use crate::os::gpu::nvml;
 use crate::os::settings::Access;
 use crate::os::{Host, Session, Settings, cgroup, ebpf, guard, systemd};
 
@@ -101,6 +102,7 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
         }
         Err(fault) => check("policy", State::Error, crate::os::session::chain(&fault)),
     }
+    examine_build(check);
     let mut session = match Session::open(settings) {
         Ok(session) => session,
         Err(fault) => {
@@ -149,6 +151,20 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
     let text = "no memory limit is enforced inside processes by this version: partitions are kept \
                 by admission, and at the deadline by signals";
     check("memory", State::Warning, text.to_owned());
+}
+
+/// Nothing is said of a build that can load the driver's libraries: `gpus` shows what came of it.
+fn examine_build(check: &mut impl FnMut(&'static str, State, String)) {
+    if nvml::LOADABLE {
+        return;
+    }
+    let text = format!(
+        "this build is static and cannot load `libnvidia-ml.so.1`, so it sees no NVIDIA GPU; the \
+         one in chronos-linux-{}.tar.gz of a release and in the Python wheel can",
+        std::env::consts::ARCH
+    );
+    let state = if nvml::driver_runs() { State::Error } else { State::Warning };
+    check("driver", state, text);
 }
 
 fn examine_gpus(session: &mut Session, check: &mut impl FnMut(&'static str, State, String)) {
