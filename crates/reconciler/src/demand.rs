@@ -11,7 +11,7 @@ use gpu_autoscaler_model::{
 
 use crate::history::History;
 use crate::state::State;
-use crate::{Policy, nodes, waste};
+use crate::{Policy, nodes, placement, waste};
 
 /// GPUs, slices or replicas that are requested, by pool.
 pub(crate) type Requested = BTreeMap<Arc<str>, u32>;
@@ -41,7 +41,7 @@ pub(crate) fn pool_of(node: &Node) -> Arc<str> {
 pub(crate) fn requested_now(state: &State, history: &History) -> Requested {
     // By node first: there are fewer of them than of pods, and a pool's name is looked for in six
     // labels.
-    let mut by_node: BTreeMap<Option<&NodeName>, u32> = BTreeMap::new();
+    let mut by_node: BTreeMap<Option<&NodeName>, u32> = placement::claimed(state);
     for uid in state.gpu_pods.values() {
         let Some(entry) = state.pods.get(uid) else { continue };
         let sum = by_node.entry(entry.pod.node.as_ref()).or_default();
