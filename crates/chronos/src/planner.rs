@@ -407,16 +407,6 @@ impl<'a> Promises<'a> {
     /// The best `count` of `fit`: preferred ones first, then near each other, then the least
     /// loaded, then by number.
     fn best(&self, fit: &[usize], wanted: &Wanted, at: Boottime) -> Vec<usize> {
-        let score = |set: &[usize]| {
-            let liked = set.iter().filter(|p| wanted.prefer.contains(p)).count();
-            let free: u64 = set.iter().map(|p| self.profiles[*p].free(at).as_u64()).sum();
-            GangScore {
-                disliked: if wanted.prefer.is_empty() { 0 } else { set.len() - liked },
-                distance: self.distance(set),
-                loaded: u64::MAX - free,
-                set: set.to_vec(),
-            }
-        };
         if wanted.count == fit.len() {
             return fit.to_vec();
         }
@@ -425,7 +415,7 @@ impl<'a> Promises<'a> {
         }
         let mut best: Option<GangScore> = None;
         for_each_subset(fit, wanted.count, &mut |set| {
-            let score = score(set);
+            let score = self.score(set, wanted, at);
             if best.as_ref().is_none_or(|b| score < *b) {
                 best = Some(score);
             }
@@ -451,7 +441,19 @@ impl<'a> Promises<'a> {
             set
         };
         let sets = fit.iter().take(GPUS_MAX).map(|seed| grow(*seed));
-        sets.min_by_key(|set| (self.distance(set), set.clone())).unwrap_or_default()
+        let scores = sets.map(|set| self.score(&set, wanted, at));
+        scores.min().map(|best| best.set).unwrap_or_default()
+    }
+
+    fn score(&self, set: &[usize], wanted: &Wanted, at: Boottime) -> GangScore {
+        let liked = set.iter().filter(|p| wanted.prefer.contains(p)).count();
+        let free: u64 = set.iter().map(|p| self.profiles[*p].free(at).as_u64()).sum();
+        GangScore {
+            disliked: if wanted.prefer.is_empty() { 0 } else { set.len() - liked },
+            distance: self.distance(set),
+            loaded: u64::MAX - free,
+            set: set.to_vec(),
+        }
     }
 
     fn distance(&self, set: &[usize]) -> u64 {

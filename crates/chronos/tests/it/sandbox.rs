@@ -200,12 +200,15 @@ impl Drop for Sandbox {
             let folder = hierarchy.join(format!("chronos.slice/state-{whose:08x}"));
             let _ = std::fs::remove_dir(folder);
         }
-        // A guardian that ended the last lease beside us may still write its line of the history into
-        // a folder that is being emptied: the folder is emptied again.
-        let emptied = || std::fs::remove_dir_all(&self.root).or_else(absent);
-        let removed = (0..REMOVALS_MAX).any(|_| emptied().is_ok());
+        let removed = remove(&self.root);
         assert!(removed || std::thread::panicking(), "{} is left behind", self.root.display());
     }
+}
+
+/// Removes a folder of state, and says whether it is gone. A guardian may write into a folder that
+/// is being emptied, its line of the history for one; then the folder is emptied again.
+pub fn remove(folder: &Path) -> bool {
+    (0..REMOVALS_MAX).any(|_| std::fs::remove_dir_all(folder).or_else(absent).is_ok())
 }
 
 fn absent(error: std::io::Error) -> std::io::Result<()> {

@@ -323,3 +323,65 @@ fn nobody_is_suspended_who_is_not_in_the_way() {
         assert!(matches!(book.lease(&id).unwrap().phase, Phase::Suspended { holds: false, .. }));
     }
 }
+
+/// A low lease that gives way has a place in the queue that is not asked for by its owner.
+#[test]
+fn who_gives_way_may_ask_for_as_much_as_before() {
+    let (run, rules) = (machine(&[1_000], true), policy("\"maxLeases\": 2"));
+    let low = Request { priority: Priority::Low, ..request(&[0], 90, 1_000) };
+    let lease = create(&run, ANN, &rules, low).unwrap();
+    let caller = run.caller(ANN);
+    engine(&run).attach(&caller, &lease.id, &caller.process, ANN).unwrap();
+    pass(&run, 60);
+    let urgent = Request { priority: Priority::High, ..request(&[0], 90, 60) };
+    create(&run, BOB, &rules, urgent).unwrap();
+    assert!(run.machine.borrow().book().ticket(&lease.id).is_some(), "it goes on by itself");
+    create(&run, ANN, &rules, request(&[0], 5, 60)).unwrap();
+    let third = create(&run, ANN, &rules, request(&[0], 5, 60));
+    assert_eq!(exceeded(third), "number of leases 3 > 2");
+}
+
+#[test]
+fn a_place_is_not_given_to_who_waits_no_more() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    let lease = create(&run, ANN, &rules, request(&[0], 80, 600)).unwrap();
+    let bob = run.caller(BOB);
+    let waits = engine(&run).create(&bob, &rules, &wish(request(&[0], 80, 60), &bob, Some(600)));
+    let Ok(Answer::Waiting(ticket, _)) = waits else { panic!("{waits:?}") };
+    run.machine.borrow_mut().processes.remove(&bob.process.pid);
+    let released =
+        engine(&run).release(&run.caller(ANN), &lease.id, EndReason::Released, Some(Span::ZERO));
+    assert_eq!(released.unwrap(), chronos::expiry::Release::Gone);
+    let book = run.machine.borrow().book().clone();
+    assert!(book.lease(&ticket.id).is_none() && book.ticket(&ticket.id).is_none());
+}
+
+/// Nobody can know how long it was held: not longer than it was granted for.
+#[test]
+fn a_lease_that_a_reboot_ended_is_billed_for_no_more_than_it_was_granted() {
+    let (mut run, rules) = (machine(&[1_000], true), Policy::default());
+    let short = create(&run, ANN, &rules, request(&[0], 50, 100)).unwrap();
+    let long = create(&run, ANN, &rules, request(&[0], 50, 100_000)).unwrap();
+    run.reboot();
+    run.machine.borrow_mut().wall_offset += 3_600_000;
+    create(&run, BOB, &rules, request(&[0], 50, 100)).unwrap();
+    let machine = run.machine.borrow();
+    let held = |lease: &Lease| machine.history[&lease.id].held_millis / 1_000;
+    assert_eq!(held(&short), 100);
+    assert!((3_500..=3_700).contains(&held(&long)), "{} s by the date", held(&long));
+    assert_eq!(machine.history[&long.id].reason, EndReason::Rebooted);
+}
+
+#[test]
+fn a_journal_is_as_long_as_what_is_live_and_not_as_what_was() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    for _ in 0..100 {
+        let lease = create(&run, ANN, &rules, request(&[0], 50, 100)).unwrap();
+        let caller = run.caller(ANN);
+        engine(&run).release(&caller, &lease.id, EndReason::Released, None).unwrap();
+    }
+    let machine = run.machine.borrow();
+    let (_, journal) = machine.journal.as_ref().unwrap();
+    let lines = journal.iter().filter(|byte| **byte == b'\n').count();
+    assert!(lines <= 70, "{lines} lines of 300 that were written");
+}
