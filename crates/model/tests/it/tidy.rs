@@ -137,6 +137,32 @@ fn every_crate_states_its_invariants() {
     }
 }
 
+/// Otherwise `make demo` and `make test` compile most of the workspace twice.
+#[test]
+fn a_build_and_its_tests_resolve_the_same_features() {
+    let (built, tested) = (features("normal,build"), features("normal,build,dev"));
+    let differing: Vec<_> = built.difference(&tested).collect();
+    assert!(
+        differing.is_empty(),
+        "tests turn on more features of {differing:#?}\n\
+         hint: `cargo tree --workspace -e features -i CRATE` says who does; name that in \
+         [dependencies] of tests/Cargo.toml"
+    );
+}
+
+/// A line for each crate and set of features that edges of these kinds lead to.
+fn features(edges: &str) -> BTreeSet<String> {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--locked", "--offline", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p} [{f}]"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("cargo prints text");
+    text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
 struct Manifest {
     name: String,
     /// Those of the product, not those of its tests.
