@@ -64,8 +64,3 @@ def gzipped(data):
 def sha256(data):
     """The digest in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def mib(count):
-    """A number of bytes as a person reads it."""
-    return f"{count / 2**20:.1f} MiB"
