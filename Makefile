@@ -17,6 +17,9 @@ export TRACES
 endif
 
 CARGO ?= cargo
+# Programs are built with the features of the whole workspace, as tests are, so that nothing is
+# built twice; `cargo run` knows no --workspace.
+PROGRAMS := $(or $(CARGO_TARGET_DIR),target)/debug
 
 .PHONY: help
 help: ## List the targets.
@@ -36,7 +39,8 @@ build: ## Build everything.
 
 .PHONY: demo
 demo: ## Run the demo in one process, no cluster: DEMO_ARGS='--for 7d --speed max -o json'.
-	@$(CARGO) run --quiet -p gpu-autoscaler -- demo $(DEMO_ARGS)
+	@$(CARGO) build --quiet --workspace --bin gpu-autoscaler
+	@$(PROGRAMS)/gpu-autoscaler demo $(DEMO_ARGS)
 
 .PHONY: test
 test: ## Run all tests; REQUIRE_ALL=1 turns every skip, save GPU tests, into a failure.
@@ -52,7 +56,8 @@ lint: ## Formatting, lints, licenses.
 
 .PHONY: cluster
 cluster: programs ## Start the test control plane and print its kubeconfig; Ctrl-C stops it.
-	@$(CARGO) run --quiet -p tests --bin cluster -- $(CLUSTER_ARGS)
+	@$(CARGO) build --quiet --workspace --bin cluster
+	@$(PROGRAMS)/cluster $(CLUSTER_ARGS)
 
 .PHONY: dev-cluster
 dev-cluster: ## The same with 20 GPU nodes and a Prometheus.
@@ -61,6 +66,10 @@ dev-cluster: ## The same with 20 GPU nodes and a Prometheus.
 .PHONY: image
 image: ## Write an OCI image layout of the controller to target/image, without Docker.
 	@.ci/image
+
+.PHONY: release
+release: ## Write all that a release holds to target/release-files; MACHINES='x86_64 aarch64'.
+	@.ci/release
 
 .PHONY: bench
 bench: ## Measure; results and their commands are in benches/results/.

@@ -18,7 +18,8 @@ build() {
         cargo build --quiet --release -p chronos --manifest-path "$root/Cargo.toml"
         built=${CARGO_TARGET_DIR:-$root/target}/release/chronos
     else
-        cargo build --quiet -p chronos --manifest-path "$root/Cargo.toml"
+        # The features of the whole workspace, as tests have them, so that nothing is built twice.
+        cargo build --quiet --workspace --bin chronos --manifest-path "$root/Cargo.toml"
         built=${CARGO_TARGET_DIR:-$root/target}/debug/chronos
     fi
     cp "$built" "$place/chronos"

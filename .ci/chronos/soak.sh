@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$root"
 export SEED=${SEED:-1} TIMES=${TIMES:-1000000} HOURS=${HOURS:-24}
 # The profile of the tests, so that nothing is built a second time.
-cargo test --quiet -p chronos --test it -- --nocapture model:: 2>&1 | tee "$place/model.log" |
+.ci/test chronos --quiet --nocapture model:: 2>&1 | tee "$place/model.log" |
     grep -E '(model|day): |violation|panicked|test result' || true
 grep -q '^test result: ok' "$place/model.log"
 build dev

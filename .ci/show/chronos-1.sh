@@ -4,7 +4,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 results=${CARGO_TARGET_DIR:-$root/target}/show
 mkdir -p "$results"
-cargo build --quiet -p chronos --manifest-path "$root/Cargo.toml"
+cargo build --quiet --workspace --bin chronos --manifest-path "$root/Cargo.toml"
 began=$(date +%s)
 code=0
 timeout 60 sh "$root/.ci/chronos/demo.sh" < /dev/null 2>&1 | cat || code=$?

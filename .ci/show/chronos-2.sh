@@ -12,9 +12,9 @@ mkdir -p "$results"
 seed=${SEED:-1} times=${TIMES:-1000000}
 export CHRONOS_RECORD=$record
 SEED=$seed TIMES=${POINTS:-0} \
-    cargo test --quiet -p chronos --test it -- --nocapture kill_points:: | tee "$record/kill.log"
+    .ci/test chronos --quiet --nocapture kill_points:: | tee "$record/kill.log"
 SEED=$seed TIMES=$times \
-    cargo test --quiet -p chronos --test it -- --nocapture model:: | tee "$record/model.log"
+    .ci/test chronos --quiet --nocapture model:: | tee "$record/model.log"
 line=$(grep '^model: ' "$record/model.log")
 python3 - "$record/kill_points.json" "$line" "$results/chronos-2.json" <<'P'
 import json, sys

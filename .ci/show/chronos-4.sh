@@ -8,8 +8,8 @@ mkdir -p "$results"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 {
-    cargo test -p chronos-c --test it -- --nocapture
-    cargo test -p chronos --test it -- behaviour::
+    .ci/test chronos-c --nocapture
+    .ci/test chronos behaviour::
 } 2>&1 | grep -E '^(test |c:|c\+\+:|Ran|skipped)' | tee "$log"
 passed=$(grep -c '^test .* ok$' "$log")
 failed=$(grep -c '^test .* FAILED$' "$log" || true)

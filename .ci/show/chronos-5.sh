@@ -7,7 +7,7 @@ results=${CARGO_TARGET_DIR:-$root/target}/show
 record=$(mktemp -d)
 trap 'rm -rf "$record"' EXIT
 mkdir -p "$results"
-CHRONOS_RECORD=$record cargo test --quiet -p chronos --test it -- --nocapture users:: \
+CHRONOS_RECORD=$record .ci/test chronos --quiet --nocapture users:: \
     | grep -E '^(users|policy|guards|skipped)' | tee "$record/log"
 if [ ! -e "$record/users.json" ]; then
     echo "not shown: it needs root and the accounts daemon and games" >&2

@@ -9,7 +9,7 @@ tests/cluster/build.sh
 log=target/show/packing-4.log
 status=0
 SEED="${SEED:-1}" TIMES="${TIMES:-1000}" REQUIRE_ALL=1 \
-    cargo test --quiet -p tests --test it feasibility_agrees_with_kube_scheduler -- --nocapture \
+    .ci/test tests --quiet --nocapture feasibility_agrees_with_kube_scheduler \
     > "$log" 2>&1 || status=$?
 cat "$log"
 python3 - "$log" "$status" <<'EOF'

@@ -11,7 +11,7 @@ span=${FOR:-7d}
 traces=${TRACES:-../shared/data/openb/csv}
 out=target/show/path-2
 mkdir -p "$out"
-cargo build --quiet --workspace --bins
+cargo build --quiet --workspace --bin gpu-autoscaler
 program=${CARGO_TARGET_DIR:-target}/debug/gpu-autoscaler
 
 rows=()

@@ -14,8 +14,8 @@ mkdir -p target/show
 rm -f "$report" "$failovers"
 
 run() {
-  REQUIRE_ALL=1 TIMES=$times FAILOVER_REPORT=$failovers ${CARGO:-cargo} test --quiet -p tests \
-    --test it -- --exact --nocapture --test-threads 1 "$1" >"$log" 2>&1
+  REQUIRE_ALL=1 TIMES=$times FAILOVER_REPORT=$failovers .ci/test tests --quiet --exact \
+    --nocapture --test-threads 1 "$1" >"$log" 2>&1
 }
 
 holds=true

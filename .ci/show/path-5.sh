@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p target/show
 tests/cluster/install-deps.sh
 tests/cluster/build.sh
-cargo build --quiet --workspace --bins
+cargo build --quiet --workspace --bin gpu-autoscaler --bin fleet
 venv=target/show/venv
 if ! "$venv/bin/python" -c 'import jsonschema' 2>/dev/null; then
   python3 -m venv "$venv"

@@ -9,6 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 tests/cluster/install-deps.sh
 tests/cluster/build.sh
-cargo build --quiet --workspace --bins
+cargo build --quiet --workspace --bin gpu-autoscaler --bin gpu-autoscaler-controller --bin fleet
 export SHOW=waste-1 NODES="${NODES:-100}" PODS="${PODS:-400}"
 exec python3 .ci/show/path-3.py "${SEED:-1}"

@@ -27,7 +27,7 @@ from pathlib import Path
 IMAGE = Path("target/image")
 HERE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
 EMULATORS = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
-PROGRAMS = ["manager", "gpu-autoscaler", "chronos"]
+PROGRAMS = ["manager", "gpu-autoscaler"]
 # Time for a program to serve or to end; an emulated one is slower by an order of magnitude.
 WITHIN = 60
 # An address of the loopback where nobody listens for names.

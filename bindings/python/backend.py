@@ -3,9 +3,9 @@
     CHRONOS_WHEEL_LIBRARY=$PWD/target/release/libchronos_c.so \\
     CHRONOS_WHEEL_TOOL=$PWD/target/release/chronos pip wheel --no-deps bindings/python
 
-The wheel that contains the C library is tagged for the platform it runs on, by the symbols the
-library needs. Without the library the wheel is for any platform: its import works everywhere, and
-whatever needs the library says how to get it.
+The wheel that contains the C library is tagged for the platform it runs on, by the machine and the
+symbols of what is in it. Without the library the wheel is for any platform: its import works
+everywhere, and whatever needs the library says how to get it.
 """
 
 import base64
@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import re
+import struct
 import sys
 import tarfile
 import zipfile
@@ -36,17 +37,28 @@ Requires-Python: >=3.9
 SCRIPTS = "[console_scripts]\nchronos = chronos._tool:main\n"
 
 
-def tag(library):
-    """The platform of a library; a wheel that claims more than it holds is worse than none."""
+# Names of machines in a wheel's tag, by the number that an ELF file has for them.
+# Source: `e_machine` of elf.h.
+ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+
+
+def tag(library, tool):
+    """The platform of what is in the wheel; one that claims more than it holds is worse than none."""
     if library is None:
         return "py3-none-any"
     machine = platform.machine().lower()
     if sys.platform == "linux":
+        contents = [path.read_bytes() for path in (library, tool) if path is not None]
+        # The machine that they were built for, which need not be this one.
+        numbers = {struct.unpack_from("<H", content, 18)[0] for content in contents}
+        machines = [ELF_MACHINES.get(number) for number in sorted(numbers)]
+        if len(machines) != 1 or None in machines:
+            raise SystemExit(f"library and tool are for machines {sorted(numbers)} (ELF numbers)")
         # Source: PEP 600: manylinux_X_Y runs where glibc is X.Y or newer.
-        needed = re.findall(rb"GLIBC_2\.(\d+)", library.read_bytes())
+        needed = [minor for content in contents for minor in re.findall(rb"GLIBC_2\.(\d+)", content)]
         newest = max((int(minor) for minor in needed), default=None)
         kind = "linux" if newest is None else f"manylinux_2_{max(newest, 17)}"
-        return f"py3-none-{kind}_{machine}"
+        return f"py3-none-{kind}_{machines[0]}"
     if sys.platform == "darwin":
         return f"py3-none-macosx_11_0_{machine}"
     return "py3-none-win_amd64" if sys.platform == "win32" else f"py3-none-{sys.platform}_{machine}"
@@ -68,7 +80,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     library, tool = named("CHRONOS_WHEEL_LIBRARY"), named("CHRONOS_WHEEL_TOOL")
     if tool is not None and library is None:
         raise SystemExit("CHRONOS_WHEEL_TOOL is given without CHRONOS_WHEEL_LIBRARY")
-    kind = tag(library)
+    kind = tag(library, tool)
     files = [(f"chronos/{p.name}", p.read_bytes(), 0o644) for p in sources()]
     if library is not None:
         ending = {"darwin": "libchronos.dylib", "win32": "chronos.dll"}

@@ -13,4 +13,5 @@ mod metrics;
 mod packing;
 mod pod_resources;
 mod prometheus;
+mod release;
 mod telemetry;

@@ -10,7 +10,7 @@ mod second;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 use chronos::api::{Order, Reply};
 use chronos::os::{Fault, Session, Settings};
@@ -21,6 +21,7 @@ pub use second::*;
 
 /// A way to the partitions, shared by the threads of a program.
 struct Partitioner {
+    settings: Settings,
     session: Mutex<Session>,
 }
 
@@ -115,13 +116,20 @@ unsafe fn optional<'a>(given: *const c_char, what: &str) -> Result<Option<&'a st
 impl Partitioner {
     fn open() -> Result<Self, Failure> {
         let settings = Settings::read()?;
-        Ok(Self { session: Mutex::new(Session::open(&settings)?) })
+        let session = Mutex::new(Session::open(&settings)?);
+        Ok(Self { settings, session })
     }
 
+    /// Has `body` done. While another thread waits in the queue, or for the end of a partition, with
+    /// the session of this handle, and in the child of a fork in the midst of a call, it gets a
+    /// session of its own: no call waits for another.
     fn with<T>(&self, body: impl FnOnce(&mut Session) -> Result<T, Failure>) -> Result<T, Failure> {
-        // A thread that panicked has left a session that is read anew anyway.
-        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        body(&mut session)
+        match self.session.try_lock() {
+            Ok(mut session) => body(&mut session),
+            // A thread that panicked has left a session that is read anew anyway.
+            Err(TryLockError::Poisoned(left)) => body(&mut left.into_inner()),
+            Err(TryLockError::WouldBlock) => body(&mut Session::open(&self.settings)?),
+        }
     }
 
     fn ask(&self, order: &Order) -> Result<Reply, Failure> {

@@ -4,10 +4,14 @@
         ...
         await chronos.aio.warning(partition, seconds=60)
         save()
+
+Who waits may be cancelled, by `asyncio.wait_for` for example: what is granted after that is given
+back at once.
 """
 
 import asyncio
 import os
+import threading
 from contextlib import asynccontextmanager
 
 from . import Partition, Partitioner
@@ -18,15 +22,63 @@ __all__ = ["request", "warning"]
 @asynccontextmanager
 async def request(**wanted):
     """`Partitioner.request` with the same arguments."""
-    partitioner = await asyncio.to_thread(Partitioner)
-    try:
-        partition = await asyncio.to_thread(lambda: partitioner.request(**wanted))
+
+    def take():
+        partitioner = Partitioner()
         try:
-            yield partition
-        finally:
-            await asyncio.to_thread(partition.release)
+            return partitioner, partitioner.request(**wanted)
+        except BaseException:
+            partitioner.close()
+            raise
+
+    taken = await _in_thread(take, _give_back)
+    try:
+        yield taken[1]
+    finally:
+        await asyncio.to_thread(_give_back, taken)
+
+
+def _give_back(taken) -> None:
+    partitioner, partition = taken
+    try:
+        partition.release()
     finally:
         partitioner.close()
+
+
+async def _in_thread(make, abandoned):
+    """What `make` returns, from a thread of its own; `abandoned` gets it where nobody waits any more.
+
+    A call of the library cannot be interrupted. So nobody waits for the thread, neither a loop that
+    closes nor the interpreter, and the thread alone uses its handle until it is done.
+    """
+    loop = asyncio.get_running_loop()
+    outcome = loop.create_future()
+
+    def settle(made, error) -> None:
+        if outcome.cancelled():
+            if error is None:
+                threading.Thread(target=abandoned, args=(made,), daemon=True).start()
+        elif error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(made)
+
+    def work() -> None:
+        made, error = None, None
+        try:
+            made = make()
+        except BaseException as caught:
+            error = caught
+        try:
+            loop.call_soon_threadsafe(settle, made, error)
+        except RuntimeError:
+            # The loop is closed.
+            if error is None:
+                abandoned(made)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await outcome
 
 
 async def warning(partition: Partition, seconds: float) -> None:

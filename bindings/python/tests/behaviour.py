@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import unittest
 
 import chronos
@@ -136,6 +137,9 @@ class Behaviour(unittest.TestCase):
         self.assertEqual([p.partition_id for p in self.partitioner.list()], [held.partition_id])
         shell.run_line_magic("chronos", "release")
         self.assertEqual(self.partitioner.list(), [])
+        self.assertNotIn("CHRONOS_LEASE", os.environ, "it is set while there is a partition")
+        with self.assertRaisesRegex(ValueError, "DEVICE FRACTION SECONDS"):
+            shell.run_line_magic("chronos", "0 half")
         shell.user_ns["partitioner"] = self.partitioner
         shell.run_cell_magic("chronos", "0 0.25 60", "seen = len(partitioner.list())")
         self.assertEqual(shell.user_ns["seen"], 1)
@@ -146,6 +150,38 @@ class Behaviour(unittest.TestCase):
                 return partition.devices
 
         self.assertEqual(len(asyncio.run(body())), 1)
+
+    def test_who_is_cancelled_in_the_queue_keeps_nothing(self):
+        async def body(wait):
+            asked = chronos.aio.request(gpus=[0], memory=0.9, duration=60, wait=wait)
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(asked.__aenter__(), timeout=0.2)
+
+        with self.partitioner.create(device=0, memory=0.9, duration=60):
+            asyncio.run(body(wait=30))
+        # What the thread was granted when the place came free it gives back.
+        while self.partitioner.list():
+            pass
+        with self.partitioner.create(device=0, memory=0.9, duration=60):
+            pass
+
+    def test_a_call_that_waits_holds_up_no_other(self):
+        ended = threading.Event()
+
+        def wait():
+            with self.partitioner.request(gpus=[0], memory=0.9, duration=60, wait=60):
+                ended.set()
+
+        with self.partitioner.create(device=0, memory=0.9, duration=60):
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            asked = {"gpus": [0], "memory": 0.9, "duration": 60}
+            # It is behind the one that waits as soon as that one does.
+            while self.partitioner.suggest(**asked)["startsInSeconds"] < 70:
+                self.assertFalse(ended.is_set())
+            self.assertEqual(len(self.partitioner.list()), 1)
+        waiter.join()
+        self.assertTrue(ended.is_set())
 
     def test_import_never_fails(self):
         script = (

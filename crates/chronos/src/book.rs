@@ -496,3 +496,7 @@ impl Epitaph {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;

@@ -3,8 +3,8 @@
 use crate::book::Event;
 use crate::engine::{Done, Engine, Error, may_touch, names};
 use crate::lease::{Request, Reservation, ReservationId};
-use crate::planner::{self, Window};
-use crate::policy::{Caller, Policy};
+use crate::planner::{self, Share, Window};
+use crate::policy::{Caller, Exceeded, Policy};
 use crate::quantity::Span;
 use crate::refusal::Refusal;
 use crate::world::World;
@@ -13,7 +13,7 @@ impl<W: World> Engine<W> {
     /// Keeps a window of the calendar.
     ///
     /// # Errors
-    /// [`Refusal::NoCapacity`] when the window is taken.
+    /// [`Refusal::WindowTaken`], [`Refusal::Policy`], [`Refusal::Never`].
     pub fn reserve(
         &mut self,
         caller: &Caller,
@@ -24,6 +24,7 @@ impl<W: World> Engine<W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         let limits = rules.limits(caller);
         self.transact(|engine, now| {
+            engine.has_room()?;
             engine.allowed(caller, limits.as_ref(), request, &gpus, now)?;
             let mut reservation = Reservation {
                 id: ReservationId(format!(
@@ -44,25 +45,27 @@ impl<W: World> Engine<W> {
                 return Err(bad(message, "name a start in the future").into());
             }
             let ahead = from.since(now.boot);
-            let furthest = limits.as_ref().and_then(|l| l.max_reserve_ahead).unwrap_or(Span::MAX);
-            if ahead > furthest {
-                let message =
-                    format!("{start} is {ahead} ahead: at most {furthest} may be reserved");
-                return Err(bad(message, "reserve later").into());
+            if ahead > Span::MAX {
+                let message = format!("{start} is more than {:#} ahead", Span::MAX);
+                return Err(bad(message, "name an earlier start").into());
+            }
+            if let Some(limit) = limits.as_ref().and_then(|l| l.max_reserve_ahead)
+                && ahead > limit
+            {
+                let (user, what) = (caller.owner.user.clone(), "time ahead".to_owned());
+                let (asked, limit) = (format!("{ahead:#}"), format!("{limit:#}"));
+                return Err(Refusal::from(Exceeded { user, what, asked, limit }).into());
             }
             let from = from.max(now.boot);
             let duration = end.since(from);
-            let window = Window { request, start: from, duration, besides: None };
+            let window = Window { share: Share::Of(request), start: from, duration, besides: None };
             let place = planner::place_at(&engine.book, &gpus, now, &window);
             match place.map_err(Refusal::from)? {
-                Some((found, parts)) if found <= from => reservation.parts = parts,
-                Some((found, parts)) => {
-                    let in_ = found.since(now.boot);
-                    return Err(Refusal::NoCapacity { in_, where_: names(&parts) }.into());
-                }
-                None => {
-                    let what = "reservations of this window".to_owned();
-                    return Err(Refusal::TooMany { what, limit: 0 }.into());
+                (found, parts) if found <= from => reservation.parts = parts,
+                (found, parts) => {
+                    let (for_, in_) = (request.duration, found.since(now.boot));
+                    let where_ = names(&parts);
+                    return Err(Refusal::WindowTaken { start, for_, in_, where_ }.into());
                 }
             }
             let mut kept: Vec<Reservation> = engine.book.reservations().cloned().collect();
@@ -77,11 +80,11 @@ impl<W: World> Engine<W> {
     /// Gives a window of the calendar back.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchLease`] and [`Refusal::NotYours`].
+    /// [`Refusal::NotWaiting`] and [`Refusal::NotYours`].
     pub fn unreserve(&mut self, caller: &Caller, id: &ReservationId) -> Done<(), W> {
         self.transact(|engine, _| {
             let found = engine.book.reservation(id);
-            let found = found.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+            let found = found.ok_or_else(|| Refusal::NotWaiting { id: id.0.clone() })?;
             may_touch(caller, &found.owner, &id.0)?;
             let rest = engine.book.reservations().filter(|r| r.id != *id).cloned();
             let rest: Vec<Reservation> = rest.collect();

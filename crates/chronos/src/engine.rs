@@ -23,7 +23,7 @@ use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
 use crate::world::{Mark, Room, World};
 
-/// Live leases and tickets of one machine; the planner is measured at ten thousand.
+/// Live leases, tickets and windows of one machine; the planner is measured at ten thousand.
 pub const BOOK_MAX: usize = 20_000;
 
 /// The journal is rewritten when it holds this many times the lines that are needed.
@@ -336,10 +336,7 @@ impl<W: World> Engine<W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         let limits = rules.limits(caller);
         self.transact(|engine, now| {
-            if engine.book.leases().len() + engine.book.tickets().len() >= BOOK_MAX {
-                let what = "live partitions and tickets of this machine".to_owned();
-                return Err(Refusal::TooMany { what, limit: BOOK_MAX as u64 }.into());
-            }
+            engine.has_room()?;
             engine.allowed(caller, limits.as_ref(), &wish.request, &gpus, now)?;
             let ticket = engine.ticket(caller, wish, now);
             let mut events = engine.schedule(&gpus, now, &[], Some(&ticket))?;
@@ -365,6 +362,17 @@ impl<W: World> Engine<W> {
         })
     }
 
+    /// Whether the book may grow.
+    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
+        let book = &self.book;
+        let all = book.leases().len() + book.tickets().len() + book.reservations().len();
+        if all < BOOK_MAX {
+            return Ok(());
+        }
+        let what = "partitions, requests and reservations of this machine".to_owned();
+        Err(Refusal::TooMany { what, limit: BOOK_MAX as u64 })
+    }
+
     pub(crate) fn allowed(
         &self,
         caller: &Caller,
@@ -373,9 +381,10 @@ impl<W: World> Engine<W> {
         gpus: &[Gpu],
         now: Now,
     ) -> Done<(), W> {
+        policy::sound(request)?;
         let Some(limits) = limits else { return Ok(()) };
-        let smallest = gpus.iter().map(|gpu| gpu.memory).min();
-        policy::allow(limits, caller, request, &self.book, now.boot, smallest)
+        let held = policy::Held { book: &self.book, now: now.boot, gpus };
+        policy::allow(limits, caller, request, held)
             .map_err(|exceeded| Refusal::from(exceeded).into())
     }
 

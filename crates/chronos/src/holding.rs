@@ -3,10 +3,10 @@
 
 use crate::book::{Book, Event};
 use crate::engine::{Done, Engine, Error, after, may_touch, wrong_phase};
-use crate::lease::{Gpu, Lease, LeaseId, Phase, Priority, ProcessId, Request};
-use crate::planner::{self, Verdict, Window};
-use crate::policy::{self, Caller, Policy};
-use crate::quantity::{Now, Span};
+use crate::lease::{Gpu, Lease, LeaseId, Phase, Priority, ProcessId};
+use crate::planner::{self, Share, Verdict, Window};
+use crate::policy::{self, Caller, Limits, Policy};
+use crate::quantity::{Boottime, Now, Span};
 use crate::refusal::Refusal;
 use crate::world::World;
 
@@ -24,65 +24,76 @@ impl<W: World> Engine<W> {
     ) -> Done<Lease, W> {
         let gpus = self.world.gpus().map_err(Error::World)?;
         let limits = rules.limits(caller);
+        policy::length(by)?;
         let lease = self.transact(|engine, now| {
             let lease = engine.owned(caller, id)?.clone();
             if lease.phase != Phase::Active || lease.deadline <= now.boot {
                 return Err(wrong_phase(&lease, "extended").into());
             }
-            let whole = lease.deadline.since(lease.granted).as_nanos() + by.as_nanos();
-            let longest = limits.as_ref().and_then(|l| l.max_duration).unwrap_or(Span::MAX);
-            if whole > longest.as_nanos() {
-                let exceeded = policy::Exceeded {
-                    user: caller.owner.user.clone(),
-                    what: "duration".into(),
-                    asked: Span::from_nanos(whole).to_string(),
-                    limit: longest.to_string(),
-                };
-                return Err(Refusal::from(exceeded).into());
-            }
-            if !engine.extendable(&gpus, now, &lease, by)? {
+            engine.may_run(caller, limits.as_ref(), &gpus, now, lease.length().plus(by))?;
+            policy::length(lease.remaining(now.boot).plus(by))?;
+            let deadline = lease.deadline.after(by);
+            let event = Event::Extended { id: id.clone(), deadline };
+            if !engine.delays_nobody(&gpus, now, &lease, deadline, event.clone())? {
                 return Err(Refusal::Promised { id: id.clone(), by }.into());
             }
-            let deadline = lease.deadline.after(by);
             let lease = Lease { deadline, ..lease };
             // The fence first: a deadline that the kernel enforces later than the book does is
             // harmless, one that it enforces earlier would break a promise.
             engine.world.refence(&lease).map_err(Error::World)?;
-            let event = Event::Extended { id: id.clone(), deadline };
             Ok((vec![event], lease))
         })?;
         Ok(lease)
     }
 
-    /// Whether the longer lease delays nobody: no reservation, and no ticket that is promised a
-    /// start now.
-    fn extendable(&self, gpus: &[Gpu], now: Now, lease: &Lease, by: Span) -> Done<bool, W> {
-        let request = Request {
-            choice: crate::lease::Choice::These(
-                lease.parts.iter().map(|p| p.gpu.clone()).collect(),
-            ),
-            memory: crate::lease::MemoryAsk::Size(
-                lease.parts.first().map(|p| p.memory).unwrap_or_default(),
-            ),
-            ..lease.request.clone()
-        };
+    /// Whether policy lets a lease of `caller` run for `whole` in all.
+    pub(crate) fn may_run(
+        &self,
+        caller: &Caller,
+        limits: Option<&Limits>,
+        gpus: &[Gpu],
+        now: Now,
+        whole: Span,
+    ) -> Result<(), Refusal> {
+        let Some(limits) = limits else { return Ok(()) };
+        let held = policy::Held { book: &self.book, now: now.boot, gpus };
+        Ok(policy::allow_time(limits, caller, whole, held)?)
+    }
+
+    /// Whether the lease may last until `deadline`, which `event` gives it, without delaying
+    /// anybody: no reservation, and no ticket of high or normal priority that is promised a start
+    /// now. Who asked for low priority yields to it.
+    pub(crate) fn delays_nobody(
+        &self,
+        gpus: &[Gpu],
+        now: Now,
+        lease: &Lease,
+        deadline: Boottime,
+        event: Event,
+    ) -> Done<bool, W> {
+        if deadline <= lease.deadline {
+            return Ok(true);
+        }
+        let start = lease.deadline.max(now.boot);
         let window = Window {
-            request: &request,
-            start: lease.deadline,
-            duration: Span::from_nanos(by.as_nanos() + lease.grace().as_nanos()),
+            share: Share::Parts(&lease.parts),
+            start,
+            duration: deadline.after(lease.grace()).since(start),
             besides: Some(&lease.id),
         };
         match planner::window(&self.book, gpus, now, &window) {
-            Ok(Some(start)) if start <= lease.deadline => {}
+            Ok(Some(found)) if found <= start => {}
             Ok(_) | Err(_) => return Ok(false),
         }
-        let extended = Event::Extended { id: lease.id.clone(), deadline: lease.deadline.after(by) };
-        let book = after(&self.book, &[extended])?;
+        let book = after(&self.book, &[event])?;
         let urgent =
             |id: &LeaseId| self.book.ticket(id).is_some_and(|t| t.request.priority < Priority::Low);
         let starts = |book: &Book| -> Vec<(LeaseId, Option<u64>)> {
             let plan = planner::plan(book, gpus, now, None);
-            plan.into_iter().filter(|p| urgent(&p.id)).map(|p| (p.id, start(&p.verdict))).collect()
+            plan.into_iter()
+                .filter(|p| urgent(&p.id))
+                .map(|p| (p.id, promised(&p.verdict)))
+                .collect()
         };
         let (before, then) = (starts(&self.book), starts(&book));
         // `None` is never, which is later than any start.
@@ -131,18 +142,18 @@ impl<W: World> Engine<W> {
     /// Leaves the queue.
     ///
     /// # Errors
-    /// [`Refusal::NoSuchLease`] when the ticket is not waiting.
+    /// [`Refusal::NotWaiting`] when the ticket is not waiting.
     pub fn leave(&mut self, caller: &Caller, id: &LeaseId) -> Done<(), W> {
         self.transact(|engine, _| {
             let ticket = engine.book.ticket(id);
-            let ticket = ticket.ok_or_else(|| Refusal::NoSuchLease { id: id.0.clone() })?;
+            let ticket = ticket.ok_or_else(|| Refusal::NotWaiting { id: id.0.clone() })?;
             may_touch(caller, &ticket.owner, &id.0)?;
             Ok((vec![Event::Left { id: id.clone() }], ()))
         })
     }
 }
 
-fn start(verdict: &Verdict) -> Option<u64> {
+fn promised(verdict: &Verdict) -> Option<u64> {
     match verdict {
         Verdict::Now(_) => Some(0),
         Verdict::Later { start, .. } => Some(start.as_nanos()),

@@ -313,9 +313,9 @@ pub enum Phase {
     Suspended {
         /// Whether its memory is still on the GPU, so that nobody else can have it.
         holds: bool,
-        /// When it is ended for good.
+        /// When it is ended for good: while it holds its memory, when it was to be free anyway.
         until: Boottime,
-        /// What was left of its time.
+        /// What was left of its time; it runs on while the lease holds its memory.
         left: Span,
     },
 }
@@ -405,12 +405,19 @@ pub enum Binding {
 }
 
 impl Lease {
+    /// How long it runs in all, from its grant to its deadline; the time for which its memory was
+    /// not on the GPU does not count.
+    pub fn length(&self) -> Span {
+        let whole = self.deadline.since(self.granted);
+        Span::from_nanos(whole.as_nanos().saturating_sub(self.idle.as_nanos()))
+    }
+
     /// Time left at `now`; none once it is ending.
     pub fn remaining(&self, now: Boottime) -> Span {
         match self.phase {
-            Phase::Active => self.deadline.since(now),
+            Phase::Active | Phase::Suspended { holds: true, .. } => self.deadline.since(now),
             Phase::Ending { .. } => Span::ZERO,
-            Phase::Suspended { left, .. } => left,
+            Phase::Suspended { holds: false, left, .. } => left,
         }
     }
 

@@ -61,13 +61,17 @@ pub enum Never {
         /// On the machine.
         total: usize,
     },
-    /// More memory than a GPU has.
-    #[error("{asked} on each GPU were asked for: the largest that qualifies has {largest}")]
+    /// More memory than as many GPUs have.
+    #[error(
+        "{asked} on each of {count} GPU(s) were asked for: no more than {most} are there on so many"
+    )]
     TooMuchMemory {
-        /// Asked for.
+        /// Asked for on each.
         asked: Bytes,
-        /// The largest GPU that qualifies.
-        largest: Bytes,
+        /// How many GPUs.
+        count: usize,
+        /// The most that so many of the GPUs that qualify have each.
+        most: Bytes,
     },
     /// The same GPU twice in one gang.
     #[error("GPU `{gpu}` was named twice")]
@@ -76,11 +80,13 @@ pub enum Never {
         gpu: GpuId,
     },
     /// Foreign processes and leases without an end hold too much for ever.
-    #[error("processes outside every lease hold {held} of the GPU's {total}")]
+    #[error("processes outside every lease hold {held} of the {total} of GPU `{gpu}`")]
     HeldByForeign {
-        /// Foreign memory on the emptiest GPU that qualifies.
+        /// The GPU that the request lacks: with the emptier ones it has one too few.
+        gpu: GpuId,
+        /// Foreign memory on it.
         held: Bytes,
-        /// What that GPU has.
+        /// What it has.
         total: Bytes,
     },
     /// The reservation that was named is not there.
@@ -138,16 +144,26 @@ pub fn window(
     window: &Window<'_>,
 ) -> Result<Option<Boottime>, Never> {
     let promises = Promises::new(book, gpus, now, window.besides);
-    let wanted = promises.wanted(&window.request.choice, window.request)?;
+    let wanted = promises.wanted(window.share)?;
     let nanos = window.duration.as_nanos();
     Ok(promises.earliest(&wanted, window.start, nanos).map(|(start, _)| start))
+}
+
+/// What of the machine is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Share<'a> {
+    /// What a request says; its duration is not looked at.
+    Of(&'a Request),
+    /// Exactly these: what a lease has. GPUs of one lease may differ in size, so that no request
+    /// says it.
+    Parts(&'a [Part]),
 }
 
 /// A stretch of time that is asked for on its own, outside the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<'a> {
-    /// What is asked for; its duration is not looked at.
-    pub request: &'a Request,
+    /// What is asked for.
+    pub share: Share<'a>,
     /// From when.
     pub start: Boottime,
     /// For how long.
@@ -169,11 +185,12 @@ pub fn place_at(
     gpus: &[Gpu],
     now: Now,
     window: &Window<'_>,
-) -> Result<Option<(Boottime, Vec<Part>)>, Never> {
+) -> Result<(Boottime, Vec<Part>), Never> {
     let promises = Promises::new(book, gpus, now, window.besides);
-    let wanted = promises.wanted(&window.request.choice, window.request)?;
+    let wanted = promises.wanted(window.share)?;
     let found = promises.earliest(&wanted, window.start, window.duration.as_nanos());
-    Ok(found.map(|(start, chosen)| (start, promises.parts(&chosen, &wanted))))
+    let (start, chosen) = found.ok_or_else(|| promises.held_by_foreign(&wanted))?;
+    Ok((start, promises.parts(&chosen, &wanted)))
 }
 
 /// What one request wants of the machine.
@@ -239,7 +256,9 @@ impl<'a> Promises<'a> {
         if let Some(id) = &request.reservation {
             return self.place_reserved(ticket, id, length);
         }
-        let wanted = match self.wanted(&request.choice, request) {
+        let resumed = if ticket.resumes { self.book.lease(&ticket.id) } else { None };
+        let share = resumed.map_or(Share::Of(request), |lease| Share::Parts(&lease.parts));
+        let wanted = match self.wanted(share) {
             Ok(wanted) => wanted,
             Err(never) => return Verdict::Never(never),
         };
@@ -287,7 +306,24 @@ impl<'a> Promises<'a> {
         Verdict::Later { start: latest.unwrap_or(retry).max(retry), parts }
     }
 
-    fn wanted(&self, choice: &Choice, request: &Request) -> Result<Wanted, Never> {
+    fn wanted(&self, share: Share<'_>) -> Result<Wanted, Never> {
+        match share {
+            Share::Of(request) => self.wanted_by(request),
+            Share::Parts(parts) => {
+                let ids: Vec<GpuId> = parts.iter().map(|part| part.gpu.clone()).collect();
+                let candidates = self.named(&ids)?;
+                let nothing = Take { memory: Bytes::default(), compute: Ppm::ZERO };
+                let mut takes = vec![nothing; self.gpus.len()];
+                for (position, part) in candidates.iter().zip(parts) {
+                    takes[*position] = take_of(part);
+                }
+                Ok(Wanted { candidates, takes, count: parts.len(), prefer: Vec::new() })
+            }
+        }
+    }
+
+    fn wanted_by(&self, request: &Request) -> Result<Wanted, Never> {
+        let choice = &request.choice;
         let take = |gpu: &Gpu| Take {
             memory: request.memory.of(gpu.memory),
             compute: request.compute.unwrap_or_default(),
@@ -310,9 +346,10 @@ impl<'a> Promises<'a> {
         let fits = |position: &usize| takes[*position].memory <= self.gpus[*position].memory;
         let candidates: Vec<usize> = candidates.into_iter().filter(fits).collect();
         if candidates.len() < count {
-            let largest = all.iter().map(|p| self.gpus[*p].memory).max().unwrap_or_default();
+            let mut sizes: Vec<Bytes> = all.iter().map(|p| self.gpus[*p].memory).collect();
+            sizes.sort_unstable_by(|a, b| b.cmp(a));
             let asked = all.iter().map(|p| takes[*p].memory).max().unwrap_or_default();
-            return Err(Never::TooMuchMemory { asked, largest });
+            return Err(Never::TooMuchMemory { asked, count, most: sizes[count - 1] });
         }
         Ok(Wanted { candidates, takes, count, prefer })
     }
@@ -370,16 +407,6 @@ impl<'a> Promises<'a> {
     /// The best `count` of `fit`: preferred ones first, then near each other, then the least
     /// loaded, then by number.
     fn best(&self, fit: &[usize], wanted: &Wanted, at: Boottime) -> Vec<usize> {
-        let score = |set: &[usize]| {
-            let liked = set.iter().filter(|p| wanted.prefer.contains(p)).count();
-            let free: u64 = set.iter().map(|p| self.profiles[*p].free(at).as_u64()).sum();
-            GangScore {
-                disliked: if wanted.prefer.is_empty() { 0 } else { set.len() - liked },
-                distance: self.distance(set),
-                loaded: u64::MAX - free,
-                set: set.to_vec(),
-            }
-        };
         if wanted.count == fit.len() {
             return fit.to_vec();
         }
@@ -388,7 +415,7 @@ impl<'a> Promises<'a> {
         }
         let mut best: Option<GangScore> = None;
         for_each_subset(fit, wanted.count, &mut |set| {
-            let score = score(set);
+            let score = self.score(set, wanted, at);
             if best.as_ref().is_none_or(|b| score < *b) {
                 best = Some(score);
             }
@@ -414,7 +441,19 @@ impl<'a> Promises<'a> {
             set
         };
         let sets = fit.iter().take(GPUS_MAX).map(|seed| grow(*seed));
-        sets.min_by_key(|set| (self.distance(set), set.clone())).unwrap_or_default()
+        let scores = sets.map(|set| self.score(&set, wanted, at));
+        scores.min().map(|best| best.set).unwrap_or_default()
+    }
+
+    fn score(&self, set: &[usize], wanted: &Wanted, at: Boottime) -> GangScore {
+        let liked = set.iter().filter(|p| wanted.prefer.contains(p)).count();
+        let free: u64 = set.iter().map(|p| self.profiles[*p].free(at).as_u64()).sum();
+        GangScore {
+            disliked: if wanted.prefer.is_empty() { 0 } else { set.len() - liked },
+            distance: self.distance(set),
+            loaded: u64::MAX - free,
+            set: set.to_vec(),
+        }
     }
 
     fn distance(&self, set: &[usize]) -> u64 {
@@ -443,13 +482,16 @@ impl<'a> Promises<'a> {
     }
 
     fn held_by_foreign(&self, wanted: &Wanted) -> Never {
-        let least = wanted
+        let mut held: Vec<(Bytes, usize)> = wanted
             .candidates
             .iter()
-            .map(|p| (self.gpus[*p].foreign.unwrap_or_default(), self.gpus[*p].memory))
-            .min_by_key(|(held, _)| *held);
-        let (held, total) = least.unwrap_or_default();
-        Never::HeldByForeign { held, total }
+            .map(|p| (self.gpus[*p].foreign.unwrap_or_default(), *p))
+            .collect();
+        held.sort_unstable();
+        // `wanted` has made sure that there are as many candidates as are asked for.
+        let (held, position) = held[wanted.count - 1];
+        let gpu = &self.gpus[position];
+        Never::HeldByForeign { gpu: gpu.id.clone(), held, total: gpu.memory }
     }
 }
 

@@ -267,8 +267,10 @@ fn what_can_never_be_granted_says_why() {
     assert!(never(verdict(these(&["G1"]), 1)).contains("cannot be used: lost"));
     assert!(never(verdict(these(&["G0", "G0"]), 1)).contains("named twice"));
     assert!(never(verdict(any(2), 1)).contains("1 of 2 can be used"));
-    assert!(never(verdict(any(1), 5)).contains("the largest that qualifies has 4 B"));
-    assert!(never(verdict(any(1), 2)).contains("outside every lease hold 3 B"));
+    assert!(never(verdict(any(1), 5)).contains("no more than 4 B are there on so many"));
+    assert!(
+        never(verdict(any(1), 2)).contains("outside every lease hold 3 B of the 4 B of GPU `G0`")
+    );
     assert!(matches!(verdict(any(1), 1), Verdict::Now(_)));
 }
 
@@ -296,4 +298,91 @@ fn a_corrected_date_moves_the_calendar_onto_no_lease() {
     assert!(matches!(verdict(at(0, 0)), Verdict::Later { .. }), "its window has not come");
     // The date jumps into the window while the lease still holds half.
     assert!(matches!(verdict(at(10, 105)), Verdict::Later { .. }), "over-commit");
+}
+
+fn verdict(book: &Book, gpus: &[Gpu], asked: &Ticket) -> Verdict {
+    let plan = plan(book, gpus, now(0), Some(asked));
+    plan.into_iter().find(|planned| planned.id == asked.id).unwrap().verdict
+}
+
+/// A job may use its grace: whoever comes after it is promised the time after that.
+#[test]
+fn a_promise_includes_the_grace_of_whoever_is_before_it() {
+    let gpus = [gpu(0, Vec::new())];
+    let all = |ticks| request(Choice::These(vec![gpus[0].id.clone()]), 4, ticks * TICK);
+    let mut first = ticket(1, all(5));
+    first.request.on_expire = OnExpire::Term;
+    first.request.grace = Span::from_nanos(3 * TICK);
+    let held = lease(0, &gpus[0], 4, 2 * TICK);
+    let book = book(vec![Event::Granted(Box::new(held)), Event::Queued(Box::new(first.clone()))]);
+    let Verdict::Later { start, .. } = verdict(&book, &gpus, &ticket(2, all(1))) else {
+        panic!("the GPU is full");
+    };
+    assert_eq!(start.as_nanos() / TICK, 2 + 5 + 3);
+}
+
+#[test]
+fn a_window_is_taken_up_by_nobody_but_its_owner() {
+    let gpus = [gpu(0, Vec::new())];
+    let id = crate::lease::ReservationId("reservation_1".into());
+    let reservation = Reservation {
+        id: id.clone(),
+        owner: owner(1),
+        parts: lease(0, &gpus[0], 3, 0).parts,
+        start: gpu_autoscaler_model::Timestamp::EPOCH,
+        duration: Span::from_secs(100),
+    };
+    let book = book(vec![Event::Reserved(Box::new(reservation))]);
+    let claim = |number: u64| {
+        let mut claim = ticket(number, request(Choice::Any { count: 1, prefer: vec![] }, 1, 5));
+        claim.request.reservation = Some(id.clone());
+        verdict(&book, &gpus, &claim)
+    };
+    assert!(matches!(claim(1), Verdict::Now(_)));
+    assert!(matches!(claim(2), Verdict::Never(Never::NoSuchReservation { .. })));
+}
+
+fn chosen(gpus: &[Gpu], count: u32, prefer: &[usize]) -> Vec<u32> {
+    let prefer = prefer.iter().map(|index| gpus[*index].id.clone()).collect();
+    let asked = ticket(0, request(Choice::Any { count, prefer }, 1, 5));
+    let Verdict::Now(parts) = verdict(&book(Vec::new()), gpus, &asked) else {
+        panic!("an empty machine has room");
+    };
+    parts.iter().map(|part| part.index).collect()
+}
+
+#[test]
+fn what_is_preferred_is_taken_before_what_is_near() {
+    let islands = |count: u32, island: u32| -> Vec<Gpu> {
+        let near = |a: u32, b: u32| if a / island == b / island { u32::from(a != b) } else { 10 };
+        (0..count).map(|a| gpu(a, (0..count).map(|b| near(a, b)).collect())).collect()
+    };
+    let few = islands(4, 2);
+    assert_eq!(chosen(&few, 1, &[2]), [2]);
+    assert_eq!(chosen(&few, 2, &[1, 2]), [1, 2], "although they are far from each other");
+    assert_eq!(chosen(&few, 2, &[3]), [2, 3], "the one that is preferred and the one near it");
+    // 20 choose 4 is compared, 24 choose 8 is not: there it is grown from each GPU.
+    let many = islands(24, 8);
+    let island = |first: u32| (first..first + 8).collect::<Vec<u32>>();
+    assert_eq!(chosen(&many, 8, &[]), island(0));
+    assert_eq!(chosen(&many, 8, &[17]), island(16));
+    let mut far_first = many.clone();
+    for gpu in &mut far_first[..8] {
+        gpu.links = gpu.links.iter().map(|link| link * 3).collect();
+    }
+    assert_eq!(chosen(&far_first, 8, &[]), island(8), "not the first island, which is spread");
+}
+
+#[test]
+fn who_runs_now_has_used_something_and_waits_behind_who_has_not() {
+    let gpus = [gpu(0, Vec::new())];
+    let mut running = lease(0, &gpus[0], 4, Span::from_secs(1_000).as_nanos());
+    running.owner = owner(1);
+    running.parts[0].fraction = Ppm::WHOLE;
+    let waits = |number| ticket(number, request(Choice::Any { count: 1, prefer: vec![] }, 4, 5));
+    let events = [waits(1), waits(2)].map(|t| Event::Queued(Box::new(t)));
+    let book = book([Event::Granted(Box::new(running))].into_iter().chain(events).collect());
+    let then = now(Span::from_secs(500).as_nanos());
+    let order: Vec<LeaseId> = plan(&book, &gpus, then, None).into_iter().map(|p| p.id).collect();
+    assert_eq!(order, [waits(2).id, waits(1).id]);
 }

@@ -10,8 +10,16 @@ use gpu_autoscaler_model::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::book::Book;
-use crate::lease::{MemoryAsk, Owner, Priority, Request};
+use crate::lease::{Choice, Gpu, LeaseId, MemoryAsk, Owner, Priority, Request};
 use crate::quantity::{Boottime, Ppm, Span};
+use crate::refusal::Refusal;
+
+/// Longest time from SIGTERM to SIGKILL: a job that ignores SIGTERM holds its share for so long
+/// after its deadline. A client of the helper waits as long for a release.
+pub const GRACE_MAX: Span = Span::from_secs(3_600);
+
+/// Longest name of a lease, in bytes.
+const NAME_MAX: usize = 128;
 
 /// Who asks, as the kernel says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,17 +69,20 @@ pub struct Limits {
     /// Part of each GPU's memory in one lease, `50%` or `0.5`.
     #[serde(default, with = "text_part")]
     pub max_memory: Option<Ppm>,
-    /// Length of one lease, extensions included, `8h`.
+    /// How long one lease runs, extensions and resumptions included, `8h`.
     #[serde(default, with = "text_span")]
     pub max_duration: Option<Span>,
+    /// From SIGTERM to SIGKILL, which comes on top of the length, `1m`.
+    #[serde(default, with = "text_span")]
+    pub max_grace: Option<Span>,
     /// The most urgent priority that may be asked for.
     #[serde(default)]
     pub max_priority: Option<Priority>,
-    /// Live leases and waiting tickets together.
+    /// Live leases, waiting tickets and kept windows of the calendar together.
     #[serde(default)]
     pub max_leases: Option<u32>,
     /// GPU-hours used, decayed with a half-life of a day.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "hours")]
     pub gpu_hours: Option<f64>,
     /// How far ahead the calendar may be reserved, `7d`.
     #[serde(default, with = "text_span")]
@@ -116,6 +127,7 @@ fn most_generous(a: Limits, b: Limits) -> Limits {
         max_gpus: larger(a.max_gpus, b.max_gpus),
         max_memory: larger(a.max_memory, b.max_memory),
         max_duration: larger(a.max_duration, b.max_duration),
+        max_grace: larger(a.max_grace, b.max_grace),
         // High is the lowest in the order.
         max_priority: a.max_priority.zip(b.max_priority).map(|(a, b)| a.min(b)),
         max_leases: larger(a.max_leases, b.max_leases),
@@ -124,10 +136,74 @@ fn most_generous(a: Limits, b: Limits) -> Limits {
     }
 }
 
-/// Whether `limits` allow `caller` to ask for `request`.
+/// Whether a request means something, whoever asks: what comes by way of the helper was written by
+/// its callers themselves.
 ///
-/// `total` is the memory of the smallest GPU that the request may get, which is what a size is
-/// compared with; `None` where it is not known, and then a size is not limited.
+/// # Errors
+/// [`Refusal::BadInput`] with the first value that means nothing.
+pub fn sound(request: &Request) -> Result<(), Refusal> {
+    let bad = |message: String, hint: &str| Err(Refusal::BadInput { message, hint: hint.into() });
+    let share = |ppm: Ppm| ppm > Ppm::ZERO && ppm <= Ppm::WHOLE;
+    let empty = match request.memory {
+        MemoryAsk::Part(part) => !share(part),
+        MemoryAsk::Size(size) => size == Bytes::default(),
+    };
+    if empty || request.compute.is_some_and(|part| !share(part)) {
+        return bad(
+            "a share has to be more than nothing and at most the whole of a GPU".to_owned(),
+            "ask for half a GPU as 0.5 or 50%",
+        );
+    }
+    if request.choice.count() == 0 {
+        return bad("0 GPUs were asked for".to_owned(), "ask for one GPU or more");
+    }
+    length(request.duration)?;
+    if request.grace > GRACE_MAX {
+        let message = format!("grace {:#} is longer than {GRACE_MAX:#}", request.grace);
+        return bad(message, "a job that needs longer to end is warned earlier by --warn");
+    }
+    if let Some(warn) = request.warn.filter(|warn| *warn > Span::MAX) {
+        let message = format!("warning {warn:#} before the deadline is earlier than any start");
+        return bad(message, "warn some minutes before the deadline, as --warn 5m");
+    }
+    // Others see it in their terminals.
+    let name = request.name.as_deref().unwrap_or_default();
+    if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        let message = format!("name {name:.40?} is longer than {NAME_MAX} bytes or not printable");
+        return bad(message, "name it by a few words on one line");
+    }
+    let reservation = request.reservation.as_ref();
+    if let Some(id) = reservation.filter(|id| !LeaseId::plausible(&id.0)) {
+        let id = id.0.chars().take(64).collect();
+        return Err(crate::planner::Never::NoSuchReservation { id }.into());
+    }
+    Ok(())
+}
+
+/// Whether a span can be the length of a lease or of an extension.
+///
+/// # Errors
+/// [`Refusal::BadInput`] for none and for more than [`Span::MAX`].
+pub fn length(span: Span) -> Result<(), Refusal> {
+    if span > Span::ZERO && span <= Span::MAX {
+        return Ok(());
+    }
+    let message = format!("duration {span:#} is not between nothing and {:#}", Span::MAX);
+    Err(Refusal::BadInput { message, hint: "ask for two hours as 2h".into() })
+}
+
+/// What the limits of one user are compared with.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// Who holds what.
+    pub book: &'a Book,
+    /// The clock that usage decays by.
+    pub now: Boottime,
+    /// The GPUs of the machine.
+    pub gpus: &'a [Gpu],
+}
+
+/// Whether `limits` allow `caller` to ask for `request`.
 ///
 /// # Errors
 /// [`Exceeded`] with the first limit that is exceeded.
@@ -135,31 +211,17 @@ pub fn allow(
     limits: &Limits,
     caller: &Caller,
     request: &Request,
-    book: &Book,
-    now: Boottime,
-    total: Option<Bytes>,
+    held: Held<'_>,
 ) -> Result<(), Exceeded> {
-    let refuse = |what: &str, asked: String, limit: String| {
-        Err(Exceeded { user: caller.owner.user.clone(), what: what.into(), asked, limit })
-    };
-    if let Some(limit) = limits.max_gpus
-        && request.choice.count() > limit as usize
-    {
-        return refuse("number of GPUs", request.choice.count().to_string(), limit.to_string());
+    let refuse = |what, asked, limit| Err(exceeded(caller, what, asked, limit));
+    // What a reservation keeps was judged when it was made.
+    if request.reservation.is_none() {
+        allow_share(limits, caller, request, held.gpus)?;
     }
-    let part = match request.memory {
-        MemoryAsk::Part(part) => Some(part),
-        MemoryAsk::Size(size) => total.and_then(|t| Ppm::ratio(size.as_u64(), t.as_u64())),
-    };
-    if let (Some(limit), Some(part)) = (limits.max_memory, part)
-        && part > limit
+    if let Some(limit) = limits.max_grace
+        && request.grace > limit
     {
-        return refuse("part of the memory", part.to_string(), limit.to_string());
-    }
-    if let Some(limit) = limits.max_duration
-        && request.duration > limit
-    {
-        return refuse("duration", request.duration.to_string(), limit.to_string());
+        return refuse("grace", format!("{:#}", request.grace), format!("{limit:#}"));
     }
     if let Some(limit) = limits.max_priority
         && request.priority < limit
@@ -168,20 +230,88 @@ pub fn allow(
     }
     let uid = caller.owner.uid;
     if let Some(limit) = limits.max_leases {
-        let leases = book.leases().filter(|l| l.owner.uid == uid).count();
-        let tickets = book.tickets().asked_by(uid);
-        if leases + tickets >= limit as usize {
-            let asked = format!("{}", leases + tickets + 1);
-            return refuse("number of leases", asked, limit.to_string());
+        let leases = held.book.leases().filter(|l| l.owner.uid == uid).count();
+        let tickets = held.book.tickets().asked_by(uid);
+        // The one that is taken up becomes the lease.
+        let kept = held.book.reservations().filter(|r| r.owner.uid == uid);
+        let kept = kept.filter(|r| Some(&r.id) != request.reservation.as_ref()).count();
+        let all = leases + tickets + kept;
+        if all >= limit as usize {
+            return refuse("number of leases", (all + 1).to_string(), limit.to_string());
         }
     }
+    allow_time(limits, caller, request.duration, held)
+}
+
+fn exceeded(caller: &Caller, what: &str, asked: String, limit: String) -> Exceeded {
+    Exceeded { user: caller.owner.user.clone(), what: what.to_owned(), asked, limit }
+}
+
+/// Whether the share of each GPU, and how many GPUs, are within the limits.
+fn allow_share(
+    limits: &Limits,
+    caller: &Caller,
+    request: &Request,
+    gpus: &[Gpu],
+) -> Result<(), Exceeded> {
+    let refuse = |what, asked, limit| Err(exceeded(caller, what, asked, limit));
+    if let Some(limit) = limits.max_gpus
+        && request.choice.count() > limit as usize
+    {
+        return refuse("number of GPUs", request.choice.count().to_string(), limit.to_string());
+    }
+    let may_get = |gpu: &&Gpu| match &request.choice {
+        Choice::These(ids) => ids.contains(&gpu.id),
+        Choice::Any { .. } => gpu.fault.is_none(),
+    };
+    // A size is the largest part of the smallest GPU that it may be taken from.
+    let smallest = gpus.iter().filter(may_get).map(|gpu| gpu.memory).min();
+    let part = match request.memory {
+        MemoryAsk::Part(part) => Some(part),
+        MemoryAsk::Size(size) => smallest.and_then(|t| Ppm::ratio(size.as_u64(), t.as_u64())),
+    };
+    if let (Some(limit), Some(part)) = (limits.max_memory, part)
+        && part > limit
+    {
+        return refuse("part of the memory", part.to_string(), limit.to_string());
+    }
+    Ok(())
+}
+
+/// Whether a lease of `caller` may run for `whole` in all, and the caller may use more at all.
+///
+/// # Errors
+/// [`Exceeded`] with the first limit that is exceeded.
+pub fn allow_time(
+    limits: &Limits,
+    caller: &Caller,
+    whole: Span,
+    held: Held<'_>,
+) -> Result<(), Exceeded> {
+    let refuse = |what, asked, limit| Err(exceeded(caller, what, asked, limit));
+    if let Some(limit) = limits.max_duration
+        && whole > limit
+    {
+        return refuse("duration", format!("{whole:#}"), format!("{limit:#}"));
+    }
     if let Some(limit) = limits.gpu_hours {
-        let used = book.usage(uid, now) / 3_600.0;
+        let used = held.book.usage(caller.owner.uid, held.now) / 3_600.0;
         if used >= limit {
             return refuse("usage in GPU-hours", format!("{used:.1}"), format!("{limit:.1}"));
         }
     }
     Ok(())
+}
+
+/// Hours that usage can be compared with: NaN would limit nothing.
+fn hours<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    let hours = Option::<f64>::deserialize(from)?;
+    match hours.filter(|hours| !(hours.is_finite() && *hours >= 0.0)) {
+        None => Ok(hours),
+        Some(wrong) => Err(serde::de::Error::custom(format!(
+            "`{wrong}` GPU-hours: write a number from 0, or leave the key out for no limit"
+        ))),
+    }
 }
 
 mod text_part {
@@ -287,5 +417,11 @@ users:
     fn a_key_that_is_not_known_is_an_error() {
         assert!(serde_saphyr::from_str::<Policy>("default: {maxGpu: 1}").is_err());
         assert!(serde_saphyr::from_str::<Policy>("default: {maxMemory: 1.5}").is_err());
+        for wrong in [".nan", ".inf", "-1", "many"] {
+            let text = format!("default: {{gpuHours: {wrong}}}");
+            assert!(serde_saphyr::from_str::<Policy>(&text).is_err(), "{wrong}");
+        }
+        let policy: Policy = serde_saphyr::from_str("default: {gpuHours: 48}").unwrap();
+        assert_eq!(policy.default.gpu_hours, Some(48.0));
     }
 }

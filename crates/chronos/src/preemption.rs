@@ -197,9 +197,9 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The fewest low leases whose suspension at `now` lets the ticket start then, none of them
-    /// `spared`: one that suffices alone where there is one, the smallest first; else the youngest,
-    /// as many as it takes. `None` where all of them together would not do.
+    /// Low leases whose suspension at `now` lets the ticket start then, none of them `spared` and
+    /// none that could be left out: one that suffices alone where there is one, the smallest first;
+    /// else the youngest, as many as it takes. `None` where all of them together would not do.
     fn preemption<F: std::error::Error>(
         &self,
         now: Now,
@@ -222,10 +222,28 @@ impl Search<'_> {
         candidates.sort_by_key(|lease| (std::cmp::Reverse(lease.granted), lease.id.clone()));
         for count in 2..=candidates.len() {
             if let Some(found) = self.suspending(&candidates[..count], now)? {
-                return Ok(Some(found));
+                return self.without_bystanders(candidates[..count].to_vec(), found, now).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// The same with fewer victims: the youngest may lie on another GPU than the one that is
+    /// wanted. Who has run longest is left out first.
+    fn without_bystanders<F: std::error::Error>(
+        &self,
+        mut victims: Vec<&Lease>,
+        mut found: Preemption,
+        now: Now,
+    ) -> Result<Preemption, Error<F>> {
+        for position in (0..victims.len()).rev() {
+            let left_out = victims.remove(position);
+            match self.suspending(&victims, now)? {
+                Some(fewer) => found = fewer,
+                None => victims.insert(position, left_out),
+            }
+        }
+        Ok(found)
     }
 
     /// What the ticket gets at `now` if `leases` are suspended.

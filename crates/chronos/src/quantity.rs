@@ -40,7 +40,7 @@ impl QuantityError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Fraction(_) => "write half a GPU as 0.5 or 50%",
-            Self::Span(_) => "write two hours as 7200, 2h or 120m; at least 1s, at most 366d",
+            Self::Span(_) => "write two hours as 7200, 2h or 120m; more than 0, at most 366d",
             Self::Memory(_) => "sizes end in KiB, MiB, GiB, TiB, kB, MB, GB or TB",
         }
     }
@@ -219,9 +219,17 @@ impl Span {
 }
 
 impl fmt::Display for Span {
-    /// The two largest units, as users of `chronos list` know them: `45s`, `2m 5s`, `1h 3m`.
+    /// The two largest units, as users of `chronos list` know them: `45s`, `2m 5s`, `1h 3m`; as
+    /// `{:#}` every unit that is not zero, so that a value and its limit never look the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.as_secs_up();
+        if f.alternate() {
+            let units = [(secs / 86_400, "d"), (secs % 86_400 / 3_600, "h")];
+            let units = units.into_iter().chain([(secs % 3_600 / 60, "m"), (secs % 60, "s")]);
+            let some = units.filter(|(count, _)| *count > 0).map(|(n, unit)| format!("{n}{unit}"));
+            let text = some.collect::<Vec<_>>().join(" ");
+            return f.write_str(if text.is_empty() { "0s" } else { &text });
+        }
         match secs {
             0..60 => write!(f, "{secs}s"),
             60..3_600 => write!(f, "{}m {}s", secs / 60, secs % 60),
@@ -321,5 +329,8 @@ mod tests {
         }
         assert_eq!(Span::from_millis(1).to_string(), "1s");
         assert_eq!(Span::from_secs(3_780).to_string(), "1h 3m");
+        let eight = Span::from_secs(28_800);
+        assert_eq!(format!("{eight:#} {:#}", eight.plus(Span::from_millis(1))), "8h 8h 1s");
+        assert_eq!(format!("{:#} {:#}", Span::ZERO, Span::MAX), "0s 366d");
     }
 }

@@ -25,6 +25,20 @@ pub enum Refusal {
         /// Which GPUs it would get then.
         where_: String,
     },
+    /// A window of the calendar is not free.
+    #[error(
+        "the window from {start} for {for_:#} is taken: the next one is free in {in_} on {where_}"
+    )]
+    WindowTaken {
+        /// Its start, by the date.
+        start: gpu_autoscaler_model::Timestamp,
+        /// Its length.
+        for_: Span,
+        /// From now to the earliest start from then on.
+        in_: Span,
+        /// Which GPUs it would get then.
+        where_: String,
+    },
     /// The time to wait is over.
     #[error("waited {waited} in the queue: no capacity came free")]
     WaitedInVain {
@@ -60,6 +74,12 @@ pub enum Refusal {
     /// Nothing of that name is live.
     #[error("partition `{id}` does not exist or has ended")]
     NoSuchLease {
+        /// What was named.
+        id: String,
+    },
+    /// Nothing of that name is in the queue or in the calendar.
+    #[error("request or reservation `{id}` does not exist or waits no more")]
+    NotWaiting {
         /// What was named.
         id: String,
     },
@@ -147,12 +167,14 @@ impl Refusal {
         match self {
             Self::Never { .. } => "never",
             Self::NoCapacity { .. } => "no_capacity",
+            Self::WindowTaken { .. } => "window_taken",
             Self::WaitedInVain { .. } => "waited_in_vain",
             Self::Policy { .. } => "policy",
             Self::PolicyUnreadable { .. } => "policy_unreadable",
             Self::NotYours { .. } => "not_yours",
             Self::RootOnly { .. } => "root_only",
             Self::NoSuchLease { .. } => "no_such_lease",
+            Self::NotWaiting { .. } => "not_waiting",
             Self::WrongPhase { .. } => "wrong_phase",
             Self::Promised { .. } => "promised",
             Self::TierUnavailable { .. } => "tier_unavailable",
@@ -167,10 +189,11 @@ impl Refusal {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BadInput { .. } => 2,
-            Self::NoSuchLease { .. } | Self::WrongPhase { .. } => 65,
+            Self::NoSuchLease { .. } | Self::NotWaiting { .. } | Self::WrongPhase { .. } => 65,
             Self::TierUnavailable { .. } | Self::NotSuspendable { .. } => 69,
             Self::Never { .. }
             | Self::NoCapacity { .. }
+            | Self::WindowTaken { .. }
             | Self::Promised { .. }
             | Self::TooMany { .. } => 73,
             Self::WaitedInVain { .. } => 75,
@@ -190,19 +213,26 @@ impl Refusal {
                 Never::Faulty { .. } => "`chronos doctor` says more; name another GPU or use --any",
                 Never::TooMuchMemory { .. } => "ask for less memory, or for part of it as 0.5",
                 Never::HeldByForeign { .. } => "`chronos top` shows the processes that hold it",
-                Never::TooManyGpus { .. } | Never::NamedTwice { .. } => "ask for fewer GPUs",
+                Never::TooManyGpus { .. } => "ask for fewer GPUs",
+                Never::NamedTwice { .. } => "name each GPU once",
                 Never::NoSuchReservation { .. } => "`chronos queue` lists reservations",
             },
             Self::NoCapacity { .. } => "wait for it with --wait, or see `chronos suggest`",
+            Self::WindowTaken { .. } => "name another --start; `chronos queue` lists reservations",
             Self::WaitedInVain { .. } => "`chronos suggest` says when it would fit",
             Self::Policy { .. } => "`chronos config show` prints the policy that applies to you",
             Self::PolicyUnreadable { .. } => "root: `chronos config check` names the line",
             Self::NotYours { .. } => "ask its owner or root",
+            Self::RootOnly { .. } => "run it as root, with sudo for example",
             Self::NoSuchLease { .. } => "`chronos list` shows what is live",
+            Self::NotWaiting { .. } => "`chronos queue` shows who waits, and reservations",
+            Self::WrongPhase { .. } => "`chronos get ID` shows where it stands",
             Self::Promised { .. } => "extend by less, or ask for a new lease with --wait",
             Self::TierUnavailable { .. } => "`chronos doctor` says what is missing",
+            Self::NotAttachable { .. } => "name a running process of yours",
+            Self::NotSuspendable { .. } => "it runs on; `chronos release ID` ends it",
+            Self::TooMany { .. } => "come again when some of them have ended",
             Self::BadInput { hint, .. } => return Some(hint.clone()),
-            _ => return None,
         };
         Some(text.to_owned())
     }

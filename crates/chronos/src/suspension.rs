@@ -11,16 +11,14 @@
 use crate::book::Event;
 use crate::engine::{Answer, Done, Engine, Error, after, names, wrong_phase};
 use crate::expiry::Diligence;
-use crate::lease::{
-    Choice, Gpu, Lease, LeaseId, MemoryAsk, OnExpire, Phase, ProcessId, Request, Ticket,
-};
-use crate::planner::{self, Verdict, Window};
-use crate::policy::Caller;
+use crate::lease::{Choice, Lease, LeaseId, OnExpire, Phase, ProcessId, Request, Ticket};
+use crate::planner::{self, Verdict};
+use crate::policy::{self, Caller, Policy};
 use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
 use crate::world::{Suspension, World};
 
-/// How long a suspended lease may last before it is ended for good.
+/// How long a lease may be suspended without memory on the GPU before it is ended for good.
 pub const SUSPENDED_MAX: Span = Span::from_secs(86_400);
 
 /// How long after a deadline a lease is left to whoever is suspending it: a checkpoint of a large
@@ -38,6 +36,15 @@ pub(crate) enum Purpose {
     /// A more urgent lease needs its memory: it goes on by itself when there is room again. It is
     /// refused where its memory would stay on the GPU.
     MakeRoom,
+}
+
+/// How a suspended lease is to go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resumption {
+    /// For how long; `None` is for what was left of its time.
+    pub duration: Option<Span>,
+    /// How long to wait for its place; `None` is not at all.
+    pub wait: Option<Span>,
 }
 
 impl<W: World> Engine<W> {
@@ -110,12 +117,13 @@ impl<W: World> Engine<W> {
                 return Ok((Vec::new(), false));
             };
             let left = current.remaining(now.boot);
-            let mut events = vec![Event::Suspended {
-                id: lease.id.clone(),
-                holds: suspension == Suspension::Frozen,
-                until: now.boot.after(SUSPENDED_MAX),
-                left,
-            }];
+            let later = now.boot.after(SUSPENDED_MAX);
+            // What stays on the GPU is free when it was promised to be: others wait for it.
+            let (holds, until) = match suspension {
+                Suspension::Frozen => (true, current.holds_until().unwrap_or(later)),
+                Suspension::Checkpointed => (false, later),
+            };
+            let mut events = vec![Event::Suspended { id: lease.id.clone(), holds, until, left }];
             if let (Purpose::MakeRoom, Some(waiter)) = (purpose, members.first()) {
                 let mut ticket = resume_ticket(&current, waiter.clone(), now, left);
                 ticket.until = now.boot.after(SUSPENDED_MAX);
@@ -203,24 +211,35 @@ impl<W: World> Engine<W> {
         Ok(())
     }
 
-    /// Lets a suspended lease run again for `for_`, or for what was left of its time.
+    /// Lets a suspended lease run again, for as long as is said or for what was left of its time.
     ///
     /// # Errors
-    /// [`Refusal::NoCapacity`] when its place is taken and `wait` is `None`.
+    /// [`Refusal::NoCapacity`] when its place is taken and it is not to wait,
+    /// [`Refusal::Promised`] when it holds its memory and others are promised it,
+    /// [`Refusal::Policy`] when it would run for longer than its owner may.
     pub fn resume(
         &mut self,
         caller: &Caller,
+        rules: &Policy,
         id: &LeaseId,
-        for_: Option<Span>,
-        wait: Option<Span>,
+        again: &Resumption,
     ) -> Done<Answer, W> {
+        let Resumption { duration: asked, wait } = *again;
         let gpus = self.world.gpus().map_err(Error::World)?;
+        let limits = rules.limits(caller);
+        asked.map_or(Ok(()), policy::length)?;
         self.transact(|engine, now| {
             let lease = engine.owned(caller, id)?.clone();
-            let Phase::Suspended { holds, left, .. } = lease.phase else {
+            let Phase::Suspended { holds, .. } = lease.phase else {
                 return Err(wrong_phase(&lease, "resumed").into());
             };
-            let duration = for_.unwrap_or(left);
+            let left = lease.remaining(now.boot);
+            let duration = asked.unwrap_or(left);
+            if let Some(asked) = asked {
+                let before = lease.length().as_nanos().saturating_sub(left.as_nanos());
+                let whole = Span::from_nanos(before).plus(asked);
+                engine.may_run(caller, limits.as_ref(), &gpus, now, whole)?;
+            }
             if duration == Span::ZERO {
                 let message = format!("partition `{id}` has no time left");
                 let hint = "say for how long: `chronos resume ID --for 1h`".to_owned();
@@ -232,7 +251,13 @@ impl<W: World> Engine<W> {
             let earlier = engine.book.ticket(id).map(|_| Event::Left { id: id.clone() });
             let mut events: Vec<Event> = earlier.into_iter().collect();
             let verdict = if holds {
-                engine.resumable(&gpus, now, &lease, duration)?
+                let deadline = now.boot.after(duration);
+                let resumed = Event::Resumed { id: id.clone(), deadline, by: None, at: now.boot };
+                if !engine.delays_nobody(&gpus, now, &lease, deadline, resumed)? {
+                    let by = deadline.since(lease.deadline);
+                    return Err(Refusal::Promised { id: id.clone(), by }.into());
+                }
+                Verdict::Now(lease.parts.clone())
             } else {
                 let book = after(&engine.book, &events)?;
                 let plan = planner::plan(&book, &gpus, now, Some(&ticket));
@@ -249,7 +274,7 @@ impl<W: World> Engine<W> {
                 Verdict::Never(never) => Err(Refusal::from(never).into()),
                 Verdict::Later { start, parts } => {
                     let in_ = start.since(now.boot);
-                    if wait.is_none() || holds {
+                    if wait.is_none() {
                         let where_ = names(&parts);
                         return Err(Refusal::NoCapacity { in_, where_ }.into());
                     }
@@ -257,21 +282,6 @@ impl<W: World> Engine<W> {
                     Ok((events, Answer::Waiting(Box::new(ticket), Some(in_))))
                 }
             }
-        })
-    }
-
-    /// Whether a lease that still holds its memory may hold it for `duration` from now.
-    fn resumable(&self, gpus: &[Gpu], now: Now, lease: &Lease, duration: Span) -> Done<Verdict, W> {
-        let request = placed(lease, duration);
-        let window =
-            Window { request: &request, start: now.boot, duration, besides: Some(&lease.id) };
-        Ok(match planner::window(&self.book, gpus, now, &window) {
-            Ok(Some(start)) if start <= now.boot => Verdict::Now(lease.parts.clone()),
-            Ok(Some(start)) => Verdict::Later { start, parts: lease.parts.clone() },
-            Ok(None) => {
-                Verdict::Later { start: now.boot.after(Span::MAX), parts: lease.parts.clone() }
-            }
-            Err(never) => Verdict::Never(never),
         })
     }
 
@@ -303,24 +313,18 @@ impl<W: World> Engine<W> {
     }
 }
 
-/// What `lease` has, as a request for the same GPUs.
-fn placed(lease: &Lease, duration: Span) -> Request {
-    let first = lease.parts.first();
-    Request {
-        choice: Choice::These(lease.parts.iter().map(|part| part.gpu.clone()).collect()),
-        memory: MemoryAsk::Size(first.map(|p| p.memory).unwrap_or_default()),
-        duration,
-        reservation: None,
-        ..lease.request.clone()
-    }
-}
-
 fn resume_ticket(lease: &Lease, waiter: ProcessId, now: Now, duration: Span) -> Ticket {
     Ticket {
         id: lease.id.clone(),
         owner: lease.owner.clone(),
         waiter,
-        request: placed(lease, duration),
+        request: Request {
+            // The planner takes the parts themselves; this says which GPUs to who looks.
+            choice: Choice::These(lease.parts.iter().map(|part| part.gpu.clone()).collect()),
+            duration,
+            reservation: None,
+            ..lease.request.clone()
+        },
         since: now.boot,
         until: now.boot,
         resumes: true,

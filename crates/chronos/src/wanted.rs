@@ -15,9 +15,6 @@ const GRACE: Span = Span::from_secs(10);
 /// Length of a lease that does not say.
 const DURATION: Span = Span::from_secs(3_600);
 
-/// Longest name of a lease, in bytes.
-const NAME_MAX: usize = 128;
-
 /// What a request has that says nothing about it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Defaults {
@@ -104,9 +101,6 @@ pub fn request(wanted: &Wanted, gpus: &[Gpu], defaults: &Defaults) -> Result<Req
         (Some(text), None) | (None, Some(text)) => Span::parse(text)?,
         (None, None) => DURATION,
     };
-    if wanted.name.as_ref().is_some_and(|name| name.len() > NAME_MAX) {
-        return Err(usage(format!("the name is longer than {NAME_MAX} bytes")));
-    }
     let grace = wanted.grace.as_deref().map(Span::parse_or_zero).transpose()?;
     let warn = wanted.warn.as_deref().map(Span::parse).transpose()?;
     Ok(Request {

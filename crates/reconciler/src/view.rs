@@ -10,7 +10,7 @@ use gpu_autoscaler_model::{
 
 use crate::state::{DeviceEntry, PodEntry, State};
 use crate::waste::Judged;
-use crate::{Policy, namespaces, nodes, pricing, waste};
+use crate::{Policy, namespaces, nodes, placement, pricing, waste};
 
 /// Renews the view after a judgement.
 pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, judged: Judged) {
@@ -119,7 +119,10 @@ fn totals(now: Timestamp, state: &State, policy: &Policy, seen: Seen<'_>) -> Tot
         gpu_nodes: count(nodes.iter()),
         gpus,
         gpus_measured: gpus.saturating_sub(sum(unknown.iter().map(|u| u.count))),
-        gpus_requested: sum(pods.iter().map(|pod| pod.gpus)),
+        gpus_requested: sum(pods
+            .iter()
+            .map(|pod| pod.gpus)
+            .chain(placement::claimed(state).into_values())),
         cost: Rate::sum_of_known(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
         activity: namespaces::activity(pods.iter()),

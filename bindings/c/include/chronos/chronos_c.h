@@ -5,9 +5,11 @@
  * whose layout does not change. The second one (chronos_v1_*) carries its version, and its structs
  * carry their size, so that fields can be added.
  *
- * Thread safety: every function may be called from any thread; a handle may be shared. A partition
- * that was created through this library ends when the process that created it ends, at the latest
- * at its deadline.
+ * Thread safety: every function may be called from any thread. A handle may be shared, and a call
+ * that waits in the queue holds up no other; destroy it when no call on it is under way.
+ *
+ * A partition that was created through this library ends when the process that created it ends, at
+ * the latest at its deadline.
  *
  * License: Apache-2.0
  */

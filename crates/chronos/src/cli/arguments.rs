@@ -5,12 +5,26 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What a person tries first, below the list of commands.
+const EXAMPLES: &str = "\
+Examples:
+  chronos run --mem 50% --for 2h -- python train.py
+  chronos create 0 0.5 3600      half of GPU 0 for an hour
+  chronos suggest --count 2      when two GPUs are free, and which
+  chronos doctor                 what is enforced on this machine
+
+Exit codes:
+  0 done, 2 arguments, 65 no such partition, 69 not enforceable, 73 no capacity,
+  74 the machine failed, 75 waited in vain, 77 not permitted, 78 configuration;
+  `run` gives the job's, or 124 and 137 when its time was over";
+
 /// Time-limited partitions of the GPUs of one machine.
 #[derive(Debug, Parser)]
 #[command(name = "chronos", version, max_term_width = 100, arg_required_else_help = false)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Print one JSON object (`chronos schema` prints its schema)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub json: bool,
     /// What to do
     #[command(subcommand)]
@@ -21,14 +35,21 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Take a partition: `create DEVICE FRACTION SECONDS`, or by flags
-    Create(Wanted),
+    Create {
+        /// What to take.
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Keep it in the calendar from this time on (RFC 3339) instead of taking it now
+        #[arg(long, value_name = "TIME", conflicts_with_all = NOT_KEPT)]
+        start: Option<String>,
+    },
     /// Take a partition and run a command in it; ends with the command
     Run {
         /// What to take.
         #[command(flatten)]
         wanted: Wanted,
         /// Run in a partition that exists instead of taking one
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", conflicts_with_all = TAKEN)]
         lease: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true)]
@@ -124,7 +145,7 @@ pub enum Command {
         /// Every GPU, which is also the default
         #[arg(long)]
         all: bool,
-        /// Also what ended partitions used since then, such as 7d
+        /// Also what ended partitions used in that time, such as 7d (table and json)
         #[arg(long, value_name = "DURATION")]
         since: Option<String>,
         /// In which form
@@ -133,7 +154,7 @@ pub enum Command {
     },
     /// Say when and where a partition would fit, and why
     Suggest(Wanted),
-    /// Show GPUs and partitions until a key is pressed (one picture when not at a terminal)
+    /// Show GPUs and partitions until Enter is pressed (one picture when not at a terminal)
     Top {
         /// Seconds between pictures
         #[arg(long, default_value_t = 1)]
@@ -198,6 +219,46 @@ pub enum Command {
     },
 }
 
+/// What says which share of which GPUs.
+const SHARE: [&str; 8] = ["positional", "gpu", "gpus", "count", "any", "prefer", "mem", "compute"];
+
+/// What a window of the calendar does not keep: it is said when the window is taken up.
+const NOT_KEPT: [&str; 10] = [
+    "reservation",
+    "wait",
+    "priority",
+    "on_expire",
+    "grace",
+    "warn",
+    "warn_signal",
+    "require",
+    "user",
+    "name",
+];
+
+/// What a partition that exists has been told already.
+const TAKEN: [&str; 19] = [
+    "positional",
+    "gpu",
+    "gpus",
+    "count",
+    "any",
+    "prefer",
+    "mem",
+    "compute",
+    "duration",
+    "reservation",
+    "wait",
+    "priority",
+    "on_expire",
+    "grace",
+    "warn",
+    "warn_signal",
+    "require",
+    "user",
+    "name",
+];
+
 /// What a partition is asked to be.
 #[derive(Debug, Args)]
 pub struct Wanted {
@@ -228,11 +289,8 @@ pub struct Wanted {
     /// How long, such as 2h; an hour without it
     #[arg(long = "for", value_name = "DURATION", allow_negative_numbers = true)]
     pub duration: Option<String>,
-    /// Reserve it in the calendar from this time on (RFC 3339)
-    #[arg(long, value_name = "TIME", conflicts_with = "wait")]
-    pub start: Option<String>,
-    /// Take it from this reservation
-    #[arg(long, value_name = "ID")]
+    /// Take what this reservation keeps
+    #[arg(long, value_name = "ID", conflicts_with_all = SHARE)]
     pub reservation: Option<String>,
     /// Place in the queue
     #[arg(long, default_value = "normal")]
@@ -243,10 +301,10 @@ pub struct Wanted {
     /// What happens to its processes at the deadline
     #[arg(long, default_value = "term")]
     pub on_expire: ExpiryName,
-    /// From SIGTERM to SIGKILL
+    /// From SIGTERM to SIGKILL, an hour at most; 10s without it
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<String>,
-    /// Warn that long before the deadline
+    /// Say that long before the deadline that it is near
     #[arg(long, value_name = "DURATION")]
     pub warn: Option<String>,
     /// Send this signal to its processes with the warning
@@ -278,7 +336,7 @@ pub enum QueueCommand {
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the settings in force and where they are from
+    /// Print the settings in force and what policy allows you
     Show,
     /// Check the configuration and policy files
     Check {

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::exit::Failure;
-use super::print::Output;
+use super::print::{GREEN, Output, RED, YELLOW};
 use super::views;
 use crate::lease::Lease;
 use crate::os::directory::{Directory, Purpose};
+use crate::os::gpu::nvml;
 use crate::os::settings::Access;
 use crate::os::{Host, Session, Settings, cgroup, ebpf, guard, systemd};
 
@@ -76,12 +77,14 @@ pub fn doctor(out: Output) -> Result<ExitCode, Failure> {
     } else {
         for check in &checks {
             let colour = match check.state {
-                State::Ok => 32,
-                State::Warning => 33,
-                State::Error => 31,
+                State::Ok => GREEN,
+                State::Warning => YELLOW,
+                State::Error => RED,
             };
-            let word = out.paint(&format!("{:<8}", check.state.word()), colour);
-            out.line(&format!("{word} {}: {}", check.name, check.text));
+            let word = check.state.word();
+            let head = format!("{word:<8} ");
+            let text = out.paragraph(&head, &format!("{}: {}", check.name, check.text));
+            out.line(&text.replacen(word, &out.paint(word, colour), 1));
         }
     }
     Ok(ExitCode::from(u8::from(failed)))
@@ -99,6 +102,7 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
         }
         Err(fault) => check("policy", State::Error, crate::os::session::chain(&fault)),
     }
+    examine_build(check);
     let mut session = match Session::open(settings) {
         Ok(session) => session,
         Err(fault) => {
@@ -147,6 +151,20 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
     let text = "no memory limit is enforced inside processes by this version: partitions are kept \
                 by admission, and at the deadline by signals";
     check("memory", State::Warning, text.to_owned());
+}
+
+/// Nothing is said of a build that can load the driver's libraries: `gpus` shows what came of it.
+fn examine_build(check: &mut impl FnMut(&'static str, State, String)) {
+    if nvml::LOADABLE {
+        return;
+    }
+    let text = format!(
+        "this build is static and cannot load `libnvidia-ml.so.1`, so it sees no NVIDIA GPU; the \
+         one in chronos-linux-{}.tar.gz of a release and in the Python wheel can",
+        std::env::consts::ARCH
+    );
+    let state = if nvml::driver_runs() { State::Error } else { State::Warning };
+    check("driver", state, text);
 }
 
 fn examine_gpus(session: &mut Session, check: &mut impl FnMut(&'static str, State, String)) {

@@ -4,17 +4,18 @@ use serde_json::json;
 
 use super::arguments::{StatsFormat, Wanted};
 use super::exit::Failure;
-use super::lease_commands::{LEASE_COLUMNS, failed, request, row};
+use super::lease_commands::{failed, request, table};
 use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply, Victim};
+use crate::book::{Book, Epitaph};
 use crate::engine::names;
-use crate::lease::{Gpu, Request};
+use crate::lease::{Choice, Gpu, Lease, Request};
 use crate::os::gpu::Usage;
 use crate::os::session::Session;
 use crate::os::{clock, history, terminal};
 use crate::planner;
-use crate::quantity::{NANOS, Now, Span};
+use crate::quantity::{Now, Span};
 use crate::{Bytes, wanted};
 
 /// Prints the part of a GPU that is free.
@@ -49,8 +50,13 @@ pub(super) fn stats(
     format: StatsFormat,
     out: Output,
 ) -> Result<(), Failure> {
+    if since.is_some() && !out.json && matches!(format, StatsFormat::Csv | StatsFormat::Prom) {
+        let message = "partitions that ended are no part of csv and prom".to_owned();
+        return Err(Failure::usage(message, "leave --since out, or take --format table or json"));
+    }
     let gpus = crate::world::World::gpus(session.host())?;
     let backend = session.host().backend().name();
+    let processes = if detailed { session.host().backend().processes()? } else { Vec::new() };
     let state = session.settings().state.clone();
     let now = clock::now();
     let ended = ended(&state, since, now)?;
@@ -86,7 +92,7 @@ pub(super) fn stats(
             for (gpu, free) in gpus.iter().zip(&free) {
                 describe(gpu, *free, &book, backend, out);
                 if detailed {
-                    detail(gpu, &book, now, out);
+                    detail(gpu, &book, &processes, out);
                 }
             }
             for line in ended.into_iter().flatten() {
@@ -102,7 +108,7 @@ fn ended(
     state: &std::path::Path,
     since: Option<&str>,
     now: Now,
-) -> Result<Option<Vec<crate::book::Epitaph>>, Failure> {
+) -> Result<Option<Vec<Epitaph>>, Failure> {
     let Some(since) = since else { return Ok(None) };
     let since = Span::parse(since).map_err(Failure::from_quantity)?;
     let from = now.wall.before(std::time::Duration::from_nanos(since.as_nanos()));
@@ -117,11 +123,11 @@ fn ended(
     Ok(Some(lines))
 }
 
-fn leases_on(book: &crate::book::Book, gpu: &Gpu) -> usize {
+fn leases_on(book: &Book, gpu: &Gpu) -> usize {
     book.leases().filter(|l| l.parts.iter().any(|part| part.gpu == gpu.id)).count()
 }
 
-fn describe(gpu: &Gpu, free: u64, book: &crate::book::Book, backend: &str, out: Output) {
+fn describe(gpu: &Gpu, free: u64, book: &Book, backend: &str, out: Output) {
     let total = gpu.memory.as_u64();
     let mib = |bytes: u64| bytes >> 20;
     let held = total.saturating_sub(free);
@@ -138,19 +144,34 @@ fn describe(gpu: &Gpu, free: u64, book: &crate::book::Book, backend: &str, out: 
         None => out.line("  Foreign: unknown"),
     }
     if let Some(fault) = &gpu.fault {
-        out.line(&format!("  {} {fault}", out.paint("Fault:", 31)));
+        out.line(&format!("  {} {fault}", out.paint("Fault:", print::RED)));
     }
 }
 
-fn detail(gpu: &Gpu, book: &crate::book::Book, now: Now, out: Output) {
-    let of_gpu = book.leases().filter(|l| l.parts.iter().any(|part| part.gpu == gpu.id));
-    let rows: Vec<Vec<String>> = of_gpu.map(|lease| row(lease, now)).collect();
-    if !rows.is_empty() {
-        out.table(&LEASE_COLUMNS, &rows);
+fn detail(gpu: &Gpu, book: &Book, processes: &[Usage], out: Output) {
+    let of_gpu = |lease: &&Lease| lease.parts.iter().any(|part| part.gpu == gpu.id);
+    let leases: Vec<&Lease> = book.leases().filter(of_gpu).collect();
+    for line in process_lines(gpu, book, processes) {
+        out.line(&line);
+    }
+    if !leases.is_empty() {
+        for line in table(&leases, clock::now(), out) {
+            out.line(&line);
+        }
     }
 }
 
-fn prometheus(gpus: &[Gpu], free: &[u64], book: &crate::book::Book, out: Output) {
+/// A line for each process on a GPU, and whose it is.
+fn process_lines(gpu: &Gpu, book: &Book, processes: &[Usage]) -> Vec<String> {
+    let line = |usage: &Usage| {
+        let memory = usage.memory.map_or_else(|| "?".to_owned(), |memory| memory.to_string());
+        let whose = leaseholder(book, usage.pid).unwrap_or("foreign");
+        format!("  process {}  {memory}  {whose}", usage.pid)
+    };
+    processes.iter().filter(|usage| usage.gpu == gpu.id).map(line).collect()
+}
+
+fn prometheus(gpus: &[Gpu], free: &[u64], book: &Book, out: Output) {
     let metric = |name: &str, help: &str, value: &dyn Fn(usize) -> String| {
         out.line(&format!("# HELP {name} {help}"));
         out.line(&format!("# TYPE {name} gauge"));
@@ -194,8 +215,12 @@ fn reasons(session: &mut Session, request: &Request, start: Span) -> Result<Vec<
     let now = clock::now();
     let book = session.book()?;
     let free = planner::free(book, &gpus, now);
+    let asked_of = |gpu: &Gpu| match &request.choice {
+        Choice::These(ids) => ids.contains(&gpu.id),
+        Choice::Any { .. } => true,
+    };
     let mut why = Vec::new();
-    for (gpu, free) in gpus.iter().zip(free) {
+    for (gpu, free) in gpus.iter().zip(free).filter(|(gpu, _)| asked_of(gpu)) {
         let asked = request.memory.of(gpu.memory);
         let next = book
             .leases()
@@ -237,7 +262,7 @@ pub(super) fn top(
         if left == 0 && !endless {
             return Ok(());
         }
-        if terminal::key_within(std::time::Duration::from_nanos(interval.max(1) * NANOS)) {
+        if terminal::key_within(std::time::Duration::from_secs(interval.max(1))) {
             return Ok(());
         }
     }
@@ -269,28 +294,58 @@ fn picture(session: &mut Session, out: Output) -> Result<(), Failure> {
         }));
         return Ok(());
     }
-    if out.watched() {
-        out.line("\u{1b}[2J\u{1b}[H");
-    }
+    let mut lines = Vec::new();
     for (gpu, free) in gpus.iter().zip(free) {
         let used = 100.0 - percent(free.as_u64(), gpu.memory.as_u64());
         let filled = (used / 5.0).round() as usize;
         let bar = format!("{}{}", "█".repeat(filled), "·".repeat(20 - filled.min(20)));
-        out.line(&format!("GPU {} {bar} {used:5.1}% leased  {}", gpu.index, gpu.name));
-        for usage in processes.iter().filter(|usage| usage.gpu == gpu.id) {
-            let memory = usage.memory.map_or_else(|| "?".to_owned(), |m| m.to_string());
-            let whose = leaseholder(book, usage.pid).unwrap_or("foreign");
-            out.line(&format!("      process {}  {memory}  {whose}", usage.pid));
-        }
+        lines.push(format!("GPU {} {bar} {used:5.1}% leased  {}", gpu.index, gpu.name));
+        lines.extend(process_lines(gpu, book, &processes));
     }
-    let rows: Vec<Vec<String>> = book.leases().map(|lease| row(lease, now)).collect();
-    out.table(&LEASE_COLUMNS, &rows);
-    out.line(&format!("{} waiting", book.tickets().len()));
+    let leases: Vec<&Lease> = book.leases().collect();
+    if leases.is_empty() {
+        lines.push("No active partitions".to_owned());
+    } else {
+        lines.extend(table(&leases, now, out));
+    }
+    lines.push(format!("{} waiting", book.tickets().len()));
+    if let Some(height) = out.lines() {
+        cut(&mut lines, height);
+        // One write, so that the picture does not flicker.
+        lines[0].insert_str(0, "\u{1b}[H\u{1b}[2J");
+    }
+    out.line(&lines.join("\n"));
     Ok(())
 }
 
+/// Leaves the last line and as many of the first as a screen of `height` lines holds, and says how
+/// many are left out. The line of the cursor is the screen's last.
+fn cut(lines: &mut Vec<String>, height: usize) {
+    let room = height.saturating_sub(1).max(3);
+    if lines.len() > room {
+        let left_out = lines.len() - (room - 2) - 1;
+        lines.splice(room - 2..lines.len() - 1, [format!("... {left_out} more lines")]);
+    }
+}
+
 /// The lease that a process carries the mark of.
-fn leaseholder(book: &crate::book::Book, pid: u32) -> Option<&str> {
+fn leaseholder(book: &Book, pid: u32) -> Option<&str> {
     let mark = crate::os::process::mark_of(pid)?;
     book.leases().find(|lease| lease.id.0 == mark).map(|lease| lease.id.0.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_picture_fits_its_screen_and_says_what_is_left_out() {
+        let picture = |lines: usize, height: usize| {
+            let mut all: Vec<String> = (1..=lines).map(|line| line.to_string()).collect();
+            super::cut(&mut all, height);
+            all.join(" ")
+        };
+        assert_eq!(picture(4, 5), "1 2 3 4");
+        assert_eq!(picture(5, 5), "1 2 ... 2 more lines 5");
+        assert_eq!(picture(1_004, 24).split(' ').next_back(), Some("1004"));
+        assert_eq!(picture(9, 1), "1 ... 7 more lines 9");
+    }
 }

@@ -12,7 +12,7 @@ use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
-use crate::lease::{Binding, Lease, OnExpire, Phase, Request, ReservationId};
+use crate::lease::{Binding, Lease, OnExpire, Part, Phase, Request, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Means, Outcome};
 use crate::os::{clock, terminal};
@@ -24,7 +24,10 @@ use crate::wanted;
 /// Runs one of them.
 pub fn run(session: &mut Session, command: Command, out: Output) -> Result<ExitCode, Failure> {
     match command {
-        Command::Create(wanted) => return create(session, &wanted, out),
+        Command::Create { wanted, start: None } => return create(session, &wanted, out),
+        Command::Create { wanted, start: Some(start) } => {
+            return reserve(session, &wanted, &start, out);
+        }
         Command::Run { wanted, lease, job } => return job_in_lease(session, &wanted, lease, &job),
         Command::Join { id, job } => return join(session, &id, &job),
         Command::List { user, gpu, all: _ } => list(session, user.as_deref(), gpu, out)?,
@@ -123,7 +126,7 @@ fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
     let watched = terminal::watched();
     let mut last = String::new();
     let promise = start.map_or_else(String::new, |start| format!(", expected in {start}"));
-    eprintln!("{} waiting as {}{promise}", print::mark(Mark::Warning), ticket.id);
+    eprintln!("{} waiting as {}{promise}", print::mark(Mark::Info), ticket.id);
     let granted = session.wait_for(&ticket, |book| {
         // Thousands may wait, and each looks whenever the journal changes.
         if !watched {
@@ -145,9 +148,6 @@ fn wait_out(session: &mut Session, reply: Reply) -> Result<Lease, Failure> {
 }
 
 fn create(session: &mut Session, wanted: &Wanted, out: Output) -> Result<ExitCode, Failure> {
-    if let Some(start) = &wanted.start {
-        return reserve(session, wanted, start, out);
-    }
     let lease = take(session, wanted, Binding::Deadline)?;
     let now = clock::now();
     if out.json {
@@ -268,26 +268,54 @@ fn list(
         out.line("No active partitions");
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = leases.iter().map(|lease| row(lease, now)).collect();
-    out.table(&LEASE_COLUMNS, &rows);
+    for line in table(&leases, now, out) {
+        out.line(&line);
+    }
     out.line(&format!("Total: {} partition(s)", leases.len()));
     Ok(())
 }
 
-/// Columns of [`row`].
-pub(super) const LEASE_COLUMNS: [&str; 6] =
-    ["ID", "Device", "Memory", "Time Left", "Owner", "Status"];
+/// Leases as the lines of a table.
+pub(super) fn table(leases: &[&Lease], now: Now, out: Output) -> Vec<String> {
+    const COLUMNS: [&str; 6] = ["ID", "Device", "Memory", "Time Left", "Owner", "Status"];
+    let rows: Vec<Vec<String>> = leases.iter().map(|lease| row(lease, now)).collect();
+    let mut lines = out.table(&COLUMNS, &rows, 4);
+    // The status is the last word of its line, so that its colour moves nothing.
+    for (line, lease) in lines.iter_mut().skip(2).zip(leases) {
+        let colour = match lease.phase {
+            Phase::Active => print::GREEN,
+            Phase::Suspended { .. } => print::YELLOW,
+            Phase::Ending { .. } => print::RED,
+        };
+        if let Some(at) = line.rfind('●') {
+            let status = out.paint(&line[at..], colour);
+            line.replace_range(at.., &status);
+        }
+    }
+    lines
+}
+
+/// Numbers of GPUs in few letters: `0-3,6`.
+fn ranges(parts: &[Part]) -> String {
+    let mut numbers: Vec<u32> = parts.iter().map(|part| part.index).collect();
+    numbers.sort_unstable();
+    let runs = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let run = |run: &[u32]| match run {
+        [first, .., last] if run.len() > 2 => format!("{first}-{last}"),
+        few => few.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+    };
+    runs.map(run).collect::<Vec<_>>().join(",")
+}
 
 /// A lease as a line of a table.
-pub(super) fn row(lease: &Lease, now: Now) -> Vec<String> {
-    let numbers: Vec<String> = lease.parts.iter().map(|part| part.index.to_string()).collect();
+fn row(lease: &Lease, now: Now) -> Vec<String> {
     let status = match lease.phase {
         Phase::Active => "● ACTIVE".to_owned(),
         _ => format!("● {}", phase_word(&lease.phase).to_uppercase()),
     };
     vec![
         lease.id.0.clone(),
-        numbers.join(","),
+        ranges(&lease.parts),
         lease.parts[0].fraction.to_string(),
         lease.remaining(now.boot).to_string(),
         lease.owner.user.clone(),
@@ -315,6 +343,7 @@ fn get(session: &mut Session, id: &str, out: Output) -> Result<(), Failure> {
         ("user", lease.owner.user.clone()),
         ("phase", phase_word(&lease.phase).to_owned()),
         ("time left", lease.remaining(now.boot).to_string()),
+        ("ends", ends(&lease, now)),
         ("priority", lease.request.priority.to_string()),
         ("enforcement", enforcement(session, &lease)),
     ];
@@ -328,6 +357,17 @@ fn get(session: &mut Session, id: &str, out: Output) -> Result<(), Failure> {
         out.line(&format!("{field}: {value}"));
     }
     Ok(())
+}
+
+/// The date at which a lease ends if nothing changes.
+fn ends(lease: &Lease, now: Now) -> String {
+    match lease.phase {
+        Phase::Active => now.later(lease.remaining(now.boot)).wall.to_string(),
+        Phase::Ending { reason, .. } => format!("now: {reason}"),
+        Phase::Suspended { until, .. } => {
+            format!("{}, unless it is resumed", now.later(until.since(now.boot)).wall)
+        }
+    }
 }
 
 fn env(session: &mut Session, id: &str, shell: Shell, out: Output) -> Result<(), Failure> {
@@ -392,7 +432,7 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
         } else {
             let known = session.book()?.ticket(&lease_id(&id)?).is_some();
             if !known {
-                return Err(Refusal::NoSuchLease { id }.into());
+                return Err(Refusal::NotWaiting { id }.into());
             }
             Order::Leave { id: lease_id(&id)? }
         };
@@ -439,7 +479,12 @@ fn queue(session: &mut Session, what: Option<QueueCommand>, out: Output) -> Resu
             ]
         })
         .collect();
-    out.table(&["Place", "ID", "Owner", "Priority", "Waited", "Starts in"], &rows);
+    if !rows.is_empty() {
+        let head = ["Place", "ID", "Owner", "Priority", "Waited", "Starts in"];
+        for line in out.table(&head, &rows, 2) {
+            out.line(&line);
+        }
+    }
     for reservation in book.reservations() {
         out.line(&format!(
             "{}: {} from {} for {}, user {}",
@@ -460,7 +505,8 @@ fn suspend(session: &mut Session, id: &str, out: Output) -> Result<(), Failure> 
             Ok(())
         }
         Reply::Suspended { checkpointed: false } => {
-            let text = "stopped, its memory stays on the GPU: there is no checkpoint here";
+            let text = "stopped; without a checkpoint its memory stays on the GPU and its time \
+                        runs on";
             say(out, "Suspended", &format!("Suspended partition {id}: {text}"));
             Ok(())
         }
@@ -486,4 +532,29 @@ fn resume(
     let left = lease.remaining(clock::boottime());
     say(out, "Resumed", &format!("Resumed partition {}: {left} left", lease.id));
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::GpuId;
+    use crate::quantity::Ppm;
+
+    #[test]
+    fn gpus_of_a_gang_are_named_in_few_letters() {
+        let of = |numbers: &[u32]| {
+            let part = |index: &u32| Part {
+                gpu: GpuId(format!("G{index}")),
+                index: *index,
+                memory: gpu_autoscaler_model::Bytes::new(1),
+                fraction: Ppm::WHOLE,
+                compute: None,
+            };
+            ranges(&numbers.iter().map(part).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[0]), "0");
+        assert_eq!(of(&[1, 0]), "0,1");
+        assert_eq!(of(&[0, 1, 2, 3, 6]), "0-3,6");
+        assert_eq!(of(&[0, 2, 3, 4, 63]), "0,2-4,63");
+    }
 }

@@ -25,13 +25,12 @@ use crate::os::{Session, Settings};
 
 /// Runs the tool with the arguments of this process.
 pub fn main() -> ExitCode {
-    let mut given: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let given: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if given.len() == 1 {
         // The tool has always printed its usage and failed when it is called with nothing.
         let _ = Arguments::command().print_help();
         return ExitCode::from(1);
     }
-    given.truncate(ARGUMENTS_MAX);
     let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
         Err(error) => return misread(&error, given.iter().any(|word| word == "--json")),
@@ -52,9 +51,6 @@ fn misread(error: &clap::Error, as_json: bool) -> ExitCode {
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
     Failure::usage(first.to_owned(), "`chronos help` and `chronos COMMAND --help`").report(true)
 }
-
-/// Arguments that are looked at; a command of a job may be long, not endless.
-const ARGUMENTS_MAX: usize = 100_000;
 
 fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     let out = print::Output::new(arguments.json);

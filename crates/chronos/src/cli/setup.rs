@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::arguments::{ConfigCommand, Switch};
 use super::exit::Failure;
@@ -11,7 +11,9 @@ use super::views;
 use crate::os::session::own_caller;
 use crate::os::settings::Access;
 use crate::os::{Settings, install, lockdown as kernel};
+use crate::quantity::Span;
 use crate::refusal::Refusal;
+use crate::wanted::Defaults;
 
 /// Shows or checks the configuration.
 pub fn config(settings: &Settings, what: ConfigCommand, out: Output) -> Result<ExitCode, Failure> {
@@ -49,6 +51,8 @@ fn show(settings: &Settings, out: Output) -> Result<(), Failure> {
         Access::Own => "own".to_owned(),
         Access::Helper(socket) => format!("helper {}", socket.display()),
     };
+    let seconds = |span: Span| format!("{:#}", span);
+    let defaults = Defaults::of(&settings.config);
     let object = json!({
         "apiVersion": views::API_VERSION,
         "kind": "Config",
@@ -56,9 +60,14 @@ fn show(settings: &Settings, out: Output) -> Result<(), Failure> {
         "state_directory": settings.state,
         "access": access,
         "backend": settings.backend,
+        "gpus": settings.config.gpus,
+        "grace": seconds(defaults.grace),
+        "warn": defaults.warn.map(seconds),
+        "preempt_exempt_time": seconds(settings.preempt_exempt_time()),
         "configuration": settings.config_file,
         "policy": settings.has_policy().then_some(&settings.policy_file),
         "lock_compat": settings.config.lock_compat,
+        "lock_directory": settings.old_locks(),
         "limits": limits,
     });
     if out.json {
@@ -68,10 +77,25 @@ fn show(settings: &Settings, out: Output) -> Result<(), Failure> {
     for (key, value) in
         object.as_object().into_iter().flatten().filter(|(k, _)| *k != "apiVersion" && *k != "kind")
     {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        out.line(&format!("{key}: {text}"));
+        out.line(&format!("{key}: {}", plain(value)));
     }
     Ok(())
+}
+
+/// A setting as a person reads it: what is not set is `none`.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join("; "),
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(_, value)| !value.is_null());
+            let said: Vec<String> = said.map(|(key, v)| format!("{key} {}", plain(v))).collect();
+            if said.is_empty() { "none".to_owned() } else { said.join(", ") }
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Installs what a shared machine needs.

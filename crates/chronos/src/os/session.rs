@@ -21,6 +21,7 @@ use crate::policy::Caller;
 use crate::preemption::{self, Preemption};
 use crate::quantity::{Boottime, Span};
 use crate::refusal::Refusal;
+use crate::suspension::Resumption;
 use crate::world::{Suspension, World};
 
 /// Longest reply of the helper, in bytes: a list of twenty thousand leases.
@@ -281,7 +282,7 @@ fn attempt(
         }
         Order::Leave { id } => match engine.leave(caller, id) {
             // Granted or dropped meanwhile: either way it waits no more.
-            Err(Error::Refused(refusal)) if matches!(*refusal, Refusal::NoSuchLease { .. }) => {
+            Err(Error::Refused(refusal)) if matches!(*refusal, Refusal::NotWaiting { .. }) => {
                 Reply::Done
             }
             left => left.map(|()| Reply::Done)?,
@@ -290,7 +291,10 @@ fn attempt(
             let suspension = engine.suspend(caller, id)?;
             Reply::Suspended { checkpointed: suspension == Suspension::Checkpointed }
         }
-        Order::Resume { id, for_, wait } => answer(engine.resume(caller, id, *for_, *wait)?),
+        Order::Resume { id, for_, wait } => {
+            let again = Resumption { duration: *for_, wait: *wait };
+            answer(engine.resume(caller, &rules()?, id, &again)?)
+        }
         Order::Reserve { request, start } => {
             let reservation = engine.reserve(caller, &rules()?, request, *start)?;
             Reply::Reserved { reservation: Box::new(reservation) }

@@ -230,32 +230,3 @@ fn the_slurm_prolog_takes_the_gpus_of_a_job() {
     assert_eq!((&lease["name"], &lease["user"]), (&"slurm-42".into(), &user.into()));
     assert_eq!(lease["parts"].as_array().unwrap().len(), 2);
 }
-
-#[test]
-fn an_archive_is_installed_when_its_checksum_holds() {
-    let sandbox = Sandbox::new("count=1").without_guardian();
-    let (from, prefix) = (sandbox.root().join("from"), sandbox.root().join("prefix"));
-    std::fs::create_dir_all(&from).unwrap();
-    let script = |text: &str| {
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-euc", text]).current_dir(&from).env("TOOL", Sandbox::tool());
-        assert!(shell.status().unwrap().success(), "{text}");
-    };
-    script(
-        "cp \"$TOOL\" chronos; a=chronos-linux-$(uname -m).tar.gz; tar -czf $a chronos; \
-         sha256sum $a > SHA256SUMS; rm chronos",
-    );
-    let install = || {
-        let installer = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/install.sh");
-        let mut shell = std::process::Command::new("sh");
-        shell.arg(installer).arg("--from").arg(&from).arg("--prefix").arg(&prefix);
-        shell.output().unwrap()
-    };
-    let done = install();
-    assert!(String::from_utf8_lossy(&done.stdout).starts_with("chronos 0."), "{done:?}");
-    script("echo x >> chronos-linux-$(uname -m).tar.gz");
-    std::fs::remove_dir_all(&prefix).unwrap();
-    let refused = install();
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("checksum"), "{refused:?}");
-    assert!(!prefix.exists(), "nothing is written before the checksum holds");
-}

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use crate::sandbox::{Sandbox, await_some, gone, is_root};
+use crate::sandbox::{Sandbox, await_some, gone, is_root, remove};
 
 #[test]
 fn a_link_in_place_of_state_is_refused() {
@@ -258,6 +258,6 @@ fn a_guardian_leaves_when_its_state_is_removed() {
     let sandbox = Sandbox::new("count=1");
     sandbox.create(&["0", "0.5", "600"]);
     let guardian = await_some("the guardian", || sandbox.guardian());
-    std::fs::remove_dir_all(sandbox.runtime()).unwrap();
+    assert!(remove(&sandbox.runtime()));
     await_some("the end of the guardian", || gone(guardian).then_some(()));
 }

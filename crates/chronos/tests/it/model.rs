@@ -21,10 +21,12 @@ use chronos::lease::{
 };
 use chronos::policy::{Caller, Policy};
 use chronos::quantity::{Boottime, Ppm, Span};
+use chronos::suspension::Resumption;
 use chronos::world::World;
 use gpu_autoscaler_model::Timestamp;
 
 mod day;
+mod limits;
 mod machine;
 
 use machine::{Actor, Fault, Machine, Process, Shared, expect_fault};
@@ -147,7 +149,17 @@ impl Run {
             (9, Some(lease)) => {
                 let caller = self.caller(lease.owner.uid);
                 let wait = (self.below(2) == 0).then_some(Span::from_secs(20));
-                engine.resume(&caller, &lease.id, None, wait).map(|_| ())
+                let duration = lease.parts.first().is_some_and(|part| part.index > 0);
+                // No draw, so that a seed goes on meaning what it meant.
+                let duration = duration.then(|| Span::from_secs(1 + lease.granted.as_nanos() % 60));
+                let now = engine.world().now().boot;
+                let known = self.acknowledged.get_mut(&lease.id);
+                if let (Some(known), Some(duration)) = (known, duration) {
+                    // Its owner may make it shorter, also by an order that is killed.
+                    known.deadline = known.deadline.min(now.after(duration));
+                }
+                let again = Resumption { duration, wait };
+                engine.resume(&caller, &everything, &lease.id, &again).map(|_| ())
             }
             (10, _) => {
                 let caller = self.caller(1_000);

@@ -64,6 +64,8 @@ fn numbers_come_as_table_csv_and_for_prometheus() {
     let output = sandbox.run(&["stats", "--since", "1h"]);
     has(&String::from_utf8_lossy(&output.stderr), &["1 damaged line(s) of the history left out"]);
     sandbox.refused(2, &["stats", "--since", "yesterday"]);
+    let errors = sandbox.refused(2, &["stats", "--since", "1h", "--format", "csv"]);
+    has(&errors, &["no part of csv and prom", "leave --since out"]);
 }
 
 #[test]
@@ -73,6 +75,7 @@ fn a_suggestion_says_when_where_and_why() {
     has(&now, &["GPU 1 now", "GPU 0: 5 GiB free, 8 GiB asked; next partition ends in"]);
     let later = sandbox.ok(&["suggest", "--gpu", "0", "--mem", "80%"]);
     has(&later, &["GPU 0 in 1h"]);
+    assert!(!later.contains("GPU 1"), "it was not asked for:\n{later}");
     let gang = sandbox.ok(&["suggest", "--count", "2", "--mem", "10%", "--prefer", "1"]);
     has(&gang, &["GPUs 0, 1 now"]);
     let errors = sandbox.refused(73, &["create", "--gpu", "0", "--mem", "80%"]);
@@ -103,12 +106,49 @@ fn a_window_of_the_calendar_is_shown_and_given_back() {
     has(&reservation, &["reservation_"]);
     sandbox.refused(2, &["create", "--start", "tomorrow", "--gpu", "1"]);
     let far = sandbox.refused(2, &["create", "--start", "2126-01-01T00:00:00Z", "--gpu", "1"]);
-    has(&far, &["at most 366d 0h may be reserved"]);
+    has(&far, &["more than 366d ahead"]);
     sandbox.refused(2, &["create", "--start", "2001-01-01T00:00:00Z", "--gpu", "1"]);
     has(&sandbox.ok(&["queue", "cancel", &reservation]), &["Cancelled"]);
     has(&sandbox.ok(&["queue"]), &["The queue is empty"]);
     sandbox.refused(65, &["queue", "cancel", &reservation]);
-    sandbox.refused(65, &["queue", "cancel", &id]);
+    has(&sandbox.refused(65, &["queue", "cancel", &id]), &["waits no more", "`chronos queue`"]);
+    // What a window does not keep is said when it is taken up, not swallowed.
+    let soon = ["create", "--start", &start, "--gpu", "1"];
+    for swallowed in ["--wait", "--name=x", "--priority=high", "--require=memory=kernel"] {
+        sandbox.refused(2, &[&soon[..], &[swallowed]].concat());
+    }
+    sandbox.refused(2, &["run", "--start", &start, "--", "true"]);
+    sandbox.refused(2, &["run", "--lease", &id, "--mem", "1GiB", "--", "true"]);
+    sandbox.refused(2, &["create", "--reservation", &reservation, "--mem", "1GiB"]);
+    sandbox.ok(&soon);
+    let errors = sandbox.refused(73, &soon);
+    has(&errors, &["the window from", "for 1h is taken", "hint: name another --start"]);
+}
+
+/// Whoever reads an error is told what to do next.
+#[test]
+fn every_refusal_names_the_next_step() {
+    let (sandbox, id) = machine();
+    let refused: [(i32, &[&str]); 13] = [
+        (2, &["create", "--count", "0", "0.5", "60"]),
+        (2, &["create", "0", "0.5", "60", "--grace", "2h"]),
+        (2, &["create", "0", "0.5", "60", "--name", "a\u{1b}[2J"]),
+        (65, &["release", "partition_1_1_0001"]),
+        (65, &["queue", "cancel", "partition_1_1_0001"]),
+        (65, &["resume", &id]),
+        (69, &["suspend", &id]),
+        (69, &["create", "0", "0.1", "60", "--require", "memory=kernel"]),
+        (73, &["create", "7", "0.5", "60"]),
+        (73, &["create", "0", "0.6", "60"]),
+        (73, &["create", "--gpus", "0,0", "0.1", "60"]),
+        (73, &["create", "--count", "2", "--mem", "11GiB"]),
+        (77, &["attach", &id, "--pid", "4194304"]),
+    ];
+    for (code, arguments) in refused {
+        let errors = sandbox.refused(code, arguments);
+        assert!(errors.contains("\nhint: "), "{arguments:?}:\n{errors}");
+        assert!(!errors.contains('\u{1b}'), "{arguments:?}:\n{errors}");
+    }
 }
 
 #[test]
@@ -133,7 +173,9 @@ fn doctor_names_what_is_there_and_what_is_missing() {
     sandbox.refused(78, &["config", "check"]);
     std::fs::write(sandbox.root().join("policy.yaml"), "default: {maxGpus: 1}\n").unwrap();
     has(&sandbox.ok(&["config", "check"]), &["policy.yaml: no error"]);
-    has(&sandbox.ok(&["config", "show"]), &["backend: fake", "access: own"]);
+    let shown = sandbox.ok(&["config", "show"]);
+    has(&shown, &["backend: fake", "access: own", "grace: 10s", "preempt_exempt_time: 1m"]);
+    assert!(!shown.contains("null"), "{shown}");
 
     sandbox.set("CHRONOS_BACKEND", "none");
     let doctor = sandbox.run(&["doctor"]);

@@ -137,17 +137,43 @@ fn every_crate_states_its_invariants() {
     }
 }
 
+/// Otherwise `make demo` and `make test` compile most of the workspace twice.
+#[test]
+fn a_build_and_its_tests_resolve_the_same_features() {
+    let (built, tested) = (features("normal,build"), features("normal,build,dev"));
+    let differing: Vec<_> = built.difference(&tested).collect();
+    assert!(
+        differing.is_empty(),
+        "tests turn on more features of {differing:#?}\n\
+         hint: `cargo tree --workspace -e features -i CRATE` says who does; name that in \
+         [dependencies] of tests/Cargo.toml"
+    );
+}
+
+/// A line for each crate and set of features that edges of these kinds lead to.
+fn features(edges: &str) -> BTreeSet<String> {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--locked", "--offline", "--prefix", "none"])
+        .args(["--edges", edges, "--format", "{p} [{f}]"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("cargo prints text");
+    text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
 struct Manifest {
     name: String,
     /// Those of the product, not those of its tests.
     dependencies: BTreeSet<String>,
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn crate_folders() -> Vec<PathBuf> {
+pub(crate) fn crate_folders() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("crates")).expect("the workspace has crates");
     let folders = entries.map(|entry| entry.expect("readable").path());
     folders.filter(|folder| folder.join("Cargo.toml").exists()).collect()
@@ -185,7 +211,7 @@ fn read_manifest(path: &Path) -> Manifest {
     manifest
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a source folder") {
         let path = entry.expect("readable").path();

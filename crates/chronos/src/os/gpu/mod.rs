@@ -102,8 +102,7 @@ impl Backend {
         if !settings.config.gpus.is_empty() {
             return Ok(Self::Portable(declared(settings)?));
         }
-        // Without a device node there is no GPU, and the library need not be loaded at all.
-        if std::path::Path::new("/dev/nvidiactl").exists()
+        if nvml::driver_runs()
             && let Ok(nvml) = nvml::Nvml::load()
         {
             return Ok(Self::Nvidia(Box::new(nvml)));

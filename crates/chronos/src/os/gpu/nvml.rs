@@ -47,6 +47,17 @@ struct ProcessInfo {
     compute_instance: c_uint,
 }
 
+/// Whether this build can load the driver's libraries.
+///
+/// A static one holds a C library of its own. musl's loads nothing; glibc's ends the process where
+/// the machine's is of another version, so that it must not be tried.
+pub const LOADABLE: bool = !cfg!(all(unix, target_feature = "crt-static"));
+
+/// Whether the driver shows that it runs; without it there is no GPU, and nothing need be loaded.
+pub fn driver_runs() -> bool {
+    std::path::Path::new("/dev/nvidiactl").exists()
+}
+
 /// The library, initialized.
 #[derive(Debug)]
 pub struct Nvml {
@@ -57,8 +68,12 @@ impl Nvml {
     /// Loads and initializes the library.
     ///
     /// # Errors
-    /// [`Fault::Backend`] when there is none or it does not start.
+    /// [`Fault::Backend`] when there is none, it does not start, or this build is not [`LOADABLE`].
     pub fn load() -> Result<Self, Fault> {
+        if !LOADABLE {
+            let why = "this build is static and cannot load the driver's library".to_owned();
+            return Err(Fault::Backend { backend: "nvidia", why });
+        }
         let name = std::env::var_os("CHRONOS_NVML").unwrap_or_else(|| "libnvidia-ml.so.1".into());
         // SAFETY: NVML's initializers run no code of ours and are meant to be loaded this way.
         let library = unsafe { Library::new(&name) }.map_err(|error| Fault::Backend {
