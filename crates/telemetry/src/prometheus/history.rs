@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_autoscaler_model::{GpuSample, Interval, NodeName, ScrapeCounts, Timestamp};
