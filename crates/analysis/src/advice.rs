@@ -17,6 +17,27 @@ pub struct Holding<'a> {
     /// The MIG profiles that its GPUs can be cut into; `None` for a model without MIG, or one
     /// that the tables do not know.
     pub geometry: Option<&'a MigGeometry>,
+    /// What may be recommended in place of it.
+    pub ways: Ways,
+}
+
+/// In which ways something smaller may be recommended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    /// These of them.
+    These {
+        /// A smaller GPU instance.
+        slices: bool,
+        /// One of several replicas.
+        replicas: bool,
+    },
+    /// None: what declares itself training is never shared.
+    Training,
+}
+
+impl Ways {
+    /// All.
+    pub const ALL: Self = Self::These { slices: true, replicas: true };
 }
 
 /// What one of the things is that a pod holds.
@@ -92,13 +113,16 @@ fn fewer(usage: &PodUsage, history: Option<&UsageProfile>, from: u32) -> (Advice
 }
 
 fn smaller(usage: &PodUsage, need: &Need, holding: &Holding<'_>) -> (Advice, GpuShare) {
+    let Ways::These { slices, replicas } = holding.ways else {
+        return (Advice::RaiseLoad, GpuShare::NONE);
+    };
     let Some(memory) = need.memory_with_margin else {
         return (Advice::MeasureMemory, GpuShare::NONE);
     };
-    let slice =
-        holding.geometry.and_then(|geometry| smallest_slice(geometry, need, memory, holding.each));
-    slice
-        .or_else(|| share(usage, memory, holding.each))
+    let geometry = holding.geometry.filter(|_| slices);
+    geometry
+        .and_then(|geometry| smallest_slice(geometry, need, memory, holding.each))
+        .or_else(|| replicas.then(|| share(usage, memory, holding.each)).flatten())
         .unwrap_or((Advice::NothingSmaller, GpuShare::NONE))
 }
 

@@ -19,7 +19,7 @@ mod history;
 mod verdict;
 mod window;
 
-pub use advice::{Holding, Part, advise};
+pub use advice::{Holding, Part, Ways, advise};
 pub use agreement::contradict;
 pub use hardware::{ThrottleWindow, hardware_faults};
 pub use history::{count, stretch};

@@ -155,6 +155,11 @@ fn of_pod(fleet: &Fleet, key: &ObjectKey, explanation: Explanation) -> Explained
     if let Some(pod) = pod {
         numbers.extend(holds(pod));
     }
+    if let Some(waiting) = explanation.waiting.as_ref().filter(|w| !w.device_claims.is_empty()) {
+        let gpus = waiting.gpus.map_or_else(|| "-".to_owned(), |gpus| gpus.to_string());
+        let from = format!("its requests and claims; {}", waiting.device_claims.join("; "));
+        numbers.push(number("GPUs wanted", gpus, from));
+    }
     if let Some(usage) = usage {
         numbers.extend(used(usage, &explanation.rules));
     }

@@ -120,8 +120,10 @@ impl Fleet {
     pub fn pods_named(&self, namespace: Option<&str>, name: &str) -> Vec<ObjectKey> {
         let pods = self.status.pods.iter().map(|pod| (&pod.namespace, &pod.pod));
         let refused = self.refused.iter().map(|refused| (&refused.namespace, &refused.pod));
+        let waiting = self.status.waiting.iter().map(|waiting| (&waiting.namespace, &waiting.pod));
         let mut found: Vec<ObjectKey> = pods
             .chain(refused)
+            .chain(waiting)
             .filter(|(of, pod)| namespace.is_none_or(|namespace| namespace == *of) && *pod == name)
             .map(|(namespace, pod)| ObjectKey::new(namespace.as_str(), pod.as_str()))
             .collect();

@@ -86,7 +86,8 @@ pub fn unknown(unknown: &[Unknown]) -> Rows {
 pub fn waiting(waiting: &[Waiting]) -> Rows {
     let row = |w: &Waiting| {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        let (gpus, fits_on) = (w.gpus.to_string(), or_dash(&w.fits_on));
+        let gpus = w.gpus.map_or_else(|| "-".into(), |gpus| gpus.to_string());
+        let fits_on = or_dash(&w.fits_on);
         vec![w.namespace.clone(), w.pod.clone(), gpus, fits_on, or_dash(&w.message)]
     };
     let columns = vec![

@@ -182,7 +182,8 @@ pub async fn prometheus(
     })
 }
 
-fn server(url: &str) -> Result<Prometheus> {
+/// The Prometheus at an address, asked without credentials.
+pub fn server(url: &str) -> Result<Prometheus> {
     let address = http::address(url).context("read the address of Prometheus")?;
     Ok(Prometheus::new(Connection::new(Credentials::default()), address))
 }

@@ -126,7 +126,8 @@ pub struct Opportunities {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Opportunity {
-    /// `MigProfile`, `Share`, `FewerGpus`, `Stop`, `MeasureMemory` or `NothingSmaller`.
+    /// `MigProfile`, `Share`, `FewerGpus`, `Stop`, `MeasureMemory`, `NothingSmaller` or
+    /// `RaiseLoad`.
     pub advice: String,
     /// Pods.
     pub pods: u32,

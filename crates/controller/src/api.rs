@@ -169,7 +169,8 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recommendation {
-    /// `MigProfile`, `Share`, `FewerGpus`, `Stop`, `MeasureMemory` or `NothingSmaller`.
+    /// `MigProfile`, `Share`, `FewerGpus`, `Stop`, `MeasureMemory`, `NothingSmaller` or
+    /// `RaiseLoad`.
     pub advice: String,
     /// The same in words, with its numbers.
     pub text: String,

@@ -6,6 +6,7 @@
 //! counts nothing meanwhile, and a stretch that the store has is not read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ const VALUES_A_ROUND: u64 = 400_000;
 /// The longest time of one round: Prometheus loads it all at once.
 const ROUND_MAX: Duration = Duration::from_secs(3600);
 
+/// The longest time between two stretches that are read of a past that is too large to be read
+/// whole: each hour of the day is seen, and none of them stands for another.
+const SPACING_MAX: Duration = Duration::from_secs(3600);
+
+/// Times at which a server is asked whether it holds anything: of a week they find where it begins
+/// to ten minutes.
+const PROBES: u32 = 10;
+
 /// How often a round that was answered in part is asked for again before the part is taken.
 const PARTIAL_ATTEMPTS: u32 = 3;
 
@@ -49,17 +58,18 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 pub struct Limits {
     /// From how long ago on.
     pub reach: Duration,
-    /// Values in all. A larger fleet is read back less far.
+    /// Values in all. Of a larger past one stretch in so many is read, one an hour at least; where
+    /// that is too much as well, it is read back less far.
     pub values_max: u64,
     /// For how long, attempts that fail included.
     pub time_max: Duration,
 }
 
 impl Limits {
-    /// Of a controller: 20 million values are a week of 40 nodes of 8 GPUs with three counters
-    /// each, or four hours of 1,700, one value in 30 s.
+    /// Of a controller: 64 million values are 24 stretches of 10,000 nodes of 8 GPUs with three
+    /// counters each, one stretch an hour of a day; a week of 120 nodes in whole.
     pub const fn of_controller(reach: Duration) -> Self {
-        Self { reach, values_max: 20_000_000, time_max: Duration::from_secs(600) }
+        Self { reach, values_max: 64_000_000, time_max: Duration::from_secs(600) }
     }
 
     /// Of a command that somebody waits for.
@@ -70,9 +80,41 @@ impl Limits {
     };
 }
 
+/// Which stretches of the past are read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// From when on it is looked for.
+    pub from: Timestamp,
+    /// From when on the server is known to hold something; `None` where it holds nothing.
+    pub held: Option<Timestamp>,
+    /// The length of a stretch.
+    pub stretch: Duration,
+    /// One stretch in so many is read.
+    pub every: u32,
+    /// How many are read in one round.
+    count: u32,
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, held, stretch, every, .. } = self;
+        match held {
+            Some(held) => write!(f, "from {} on", (*from).max(*held))?,
+            None => return f.write_str("from nowhere: Prometheus holds nothing of it"),
+        }
+        if *every > 1 {
+            let (secs, apart) = (stretch.as_secs(), (*stretch * *every).as_secs());
+            write!(f, ", {secs} s of every {apart} s: all of it would be too much")?;
+        }
+        Ok(())
+    }
+}
+
 /// How reading back is going.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// What is read back; nothing before that is known.
+    pub extent: Option<Extent>,
     /// Samples that were read back.
     pub samples: u64,
     /// Why it does not go on, or was given up; nothing where it goes on, or is done.
@@ -100,9 +142,8 @@ pub struct ReadBack {
     limits: Limits,
     /// What exists now, and what was learned so far.
     state: State,
-    /// From when on, and how many stretches are read in one round; known once Prometheus has
-    /// answered.
-    bounds: Option<(Timestamp, u32)>,
+    /// Known once Prometheus has answered.
+    extent: Option<Extent>,
     partial_attempts: u32,
 }
 
@@ -111,7 +152,46 @@ impl ReadBack {
     pub fn new(prometheus: Prometheus, objects: &Delta, policy: Policy, limits: Limits) -> Self {
         let state = State::rebuild(clock::now(), objects, &policy);
         let (history, partial_attempts) = (History::new(prometheus), 0);
-        Self { history, policy, limits, state, bounds: None, partial_attempts }
+        Self { history, policy, limits, state, extent: None, partial_attempts }
+    }
+
+    /// What is read back.
+    ///
+    /// # Errors
+    /// Prometheus does not say what it has.
+    pub async fn extent(&mut self) -> Result<Extent, ReadError> {
+        if let Some(extent) = self.extent {
+            return Ok(extent);
+        }
+        let now = clock::now();
+        let series = self.history.learned_series(now).await?.max(1);
+        let (holds, lacks) = self.held(now).await?;
+        let mut extent = extent(now, series, self.limits, &self.policy);
+        if extent.every > 1 {
+            // What is not there takes no part of the values.
+            let limits = Limits { reach: lacks.max(extent.stretch), ..self.limits };
+            extent = self::extent(now, series, limits, &self.policy);
+        }
+        extent.held = (holds > Duration::ZERO).then(|| now.before(holds));
+        info!(from = %extent.from, every = extent.every, series, "read back the past");
+        Ok(*self.extent.insert(extent))
+    }
+
+    /// For how long the server holds something, and for how long it does not, as far back as is
+    /// asked for. Where it held nothing for a while, it may hold more.
+    async fn held(&self, now: Timestamp) -> Result<(Duration, Duration), ReadError> {
+        let (mut holds, mut lacks) = (Duration::ZERO, self.limits.reach);
+        if self.history.learned_series(now.before(lacks)).await? > 0 {
+            return Ok((lacks, lacks));
+        }
+        for _ in 0..PROBES {
+            let middle = (holds + lacks) / 2;
+            match self.history.learned_series(now.before(middle)).await? {
+                0 => lacks = middle,
+                _ => holds = middle,
+            }
+        }
+        Ok((holds, lacks))
     }
 
     /// Reads and counts the next stretches; `None` when the present is reached.
@@ -120,11 +200,8 @@ impl ReadBack {
     /// It cannot be read, or, for some attempts, only in part; the next call tries the same again.
     pub async fn round(&mut self) -> Result<Option<Round>> {
         let now = clock::now();
-        let (earliest, count) = match self.bounds {
-            Some(bounds) => bounds,
-            None => *self.bounds.insert(self.bounds(now).await?),
-        };
-        let Some(span) = self.state.unlearned(now, earliest, count, &self.policy) else {
+        let extent = self.extent().await?;
+        let Some(span) = next(&self.state, now, extent, &self.policy) else {
             return Ok(None);
         };
         let found = self.read(span).await?;
@@ -152,23 +229,6 @@ impl ReadBack {
         Ok(Some(Round { span, samples, records, lacking }))
     }
 
-    /// From when on it is read, and stretches a round, so that neither all nor one round is more
-    /// than is allowed.
-    async fn bounds(&self, now: Timestamp) -> Result<(Timestamp, u32), ReadError> {
-        let series = self.history.learned_series(now).await?.max(1);
-        let step = step(&self.policy);
-        let steps_max = u32::try_from(self.limits.values_max / series).unwrap_or(u32::MAX);
-        let reach = self.limits.reach.min(step.saturating_mul(steps_max));
-        let stretch = stretch(&self.policy).max(Duration::from_millis(1));
-        let steps = stretch.as_millis().div_ceil(step.as_millis()).max(1);
-        let values = u128::from(series) * steps;
-        let count = (u128::from(VALUES_A_ROUND) / values)
-            .clamp(1, (ROUND_MAX.as_millis() / stretch.as_millis()).max(1));
-        let from = now.before(reach);
-        info!(%from, series, asked = ?self.limits.reach, "read back the past");
-        Ok((from, u32::try_from(count).unwrap_or(1)))
-    }
-
     async fn read(&self, span: Interval) -> Result<Found, ReadError> {
         let step = step(&self.policy);
         // From a step before, so that the first reading has one before it; what is of the end
@@ -176,6 +236,43 @@ impl ReadBack {
         let end = span.end.before(Duration::from_millis(1));
         self.history.read_stepped(Interval { start: span.start.before(step), end }, step).await
     }
+}
+
+/// What is read of a past of so many series, so that neither all of it nor one round is more than
+/// is allowed.
+fn extent(now: Timestamp, series: u64, limits: Limits, policy: &Policy) -> Extent {
+    let stretch = stretch(policy).max(Duration::from_millis(1));
+    let ratio = |long: Duration, short: Duration| {
+        u64::try_from(long.as_millis().div_ceil(short.as_millis().max(1))).unwrap_or(u64::MAX)
+    };
+    // One more than there are steps: a stretch is read from the step before it.
+    let values = series.max(1).saturating_mul(ratio(stretch, step(policy)) + 1);
+    let affordable = (limits.values_max / values).max(1);
+    let wanted = ratio(limits.reach, stretch).max(1);
+    let apart = (SPACING_MAX.as_millis() / stretch.as_millis()).max(1);
+    let every = u128::from(wanted.div_ceil(affordable)).min(apart);
+    let every = u32::try_from(every).unwrap_or(u32::MAX);
+    let stretches = affordable.saturating_mul(every.into()).min(wanted);
+    let stretches = u32::try_from(stretches).unwrap_or(u32::MAX);
+    let reach = limits.reach.min(stretch.saturating_mul(stretches));
+    let round_max = ratio(ROUND_MAX, stretch).max(1);
+    let count = if every > 1 { 1 } else { (VALUES_A_ROUND / values).clamp(1, round_max) };
+    let count = u32::try_from(count).unwrap_or(1);
+    Extent { from: now.before(reach), held: None, stretch, every, count }
+}
+
+/// The stretches of the next round; `None` when the present is reached. Which of several are read
+/// follows from the calendar, so that a restart reads no others.
+fn next(state: &State, now: Timestamp, extent: Extent, policy: &Policy) -> Option<Interval> {
+    let span = state.unlearned(now, extent.from, extent.count, policy)?;
+    let millis = i64::try_from(extent.stretch.as_millis()).ok()?;
+    let number = span.start.as_millis().div_euclid(millis);
+    let past = u32::try_from(number.rem_euclid(i64::from(extent.every))).ok()?;
+    if past == 0 {
+        return Some(span);
+    }
+    let start = span.start.after(extent.stretch * (extent.every - past));
+    state.unlearned(now, start, extent.count, policy)
 }
 
 /// A third of the longest gap, so that one reading may be lacking; whole seconds, because that is
@@ -234,10 +331,18 @@ pub(crate) struct Ways {
 /// Reads back, and lets the loop count from there on, whatever came of it.
 pub(crate) async fn run(prometheus: Prometheus, policy: Policy, limits: Limits, ways: Ways) {
     let (out, standing) = (ways.out.clone(), ways.standing.clone());
+    whatever_comes(read_back(prometheus, policy, limits, ways), &out, &standing).await;
+}
+
+/// Waits until `reading` has ended, in whichever way, and tells the loop.
+async fn whatever_comes(
+    reading: impl Future<Output = ()> + Send + 'static,
+    out: &mpsc::Sender<Delta>,
+    standing: &watch::Sender<Standing>,
+) {
     // A task of its own: the loop counts again also where this ends in a way that it should not.
-    let reading = tokio::spawn(read_back(prometheus, policy, limits, ways));
-    if let Err(error) = reading.await {
-        give_up(&standing, &error.to_string());
+    if let Err(error) = tokio::spawn(reading).await {
+        give_up(standing, &error.to_string());
     }
     let ended = Delta { backfill: Some(Backfill::Ended), ..Delta::default() };
     // Nobody takes it where the loop has ended.
@@ -260,6 +365,9 @@ async fn read_back(prometheus: Prometheus, policy: Policy, limits: Limits, ways:
                 return;
             }
         };
+        let extent = back.extent;
+        standing
+            .send_if_modified(|standing| std::mem::replace(&mut standing.extent, extent) != extent);
         match round {
             Ok(None) => {
                 info!(samples = standing.borrow().samples, "the past is read back");
@@ -316,4 +424,119 @@ fn note(standing: &watch::Sender<Standing>, round: &Round, told: &mut Instant) {
         standing.samples = standing.samples.saturating_add(round.samples as u64);
         standing.error = None;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use gpu_autoscaler_telemetry::connection::{Connection, Credentials};
+
+    use super::*;
+
+    #[test]
+    fn it_is_told_how_far_back_the_past_reaches() {
+        let day = |number: u32| Timestamp::EPOCH.after(DAY * number);
+        let stretch = Duration::from_secs(300);
+        let whole = Extent { from: day(1), held: Some(day(2)), stretch, every: 1, count: 12 };
+        assert_eq!(whole.to_string(), "from 1970-01-03T00:00:00Z on");
+        let part = Extent { from: day(3), every: 12, ..whole };
+        let said =
+            "from 1970-01-04T00:00:00Z on, 300 s of every 3600 s: all of it would be too much";
+        assert_eq!(part.to_string(), said);
+        let none = Extent { held: None, ..whole };
+        assert_eq!(none.to_string(), "from nowhere: Prometheus holds nothing of it");
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+    /// Hours that are reached, one stretch in so many, and stretches a round.
+    fn reached(nodes: u64) -> (u64, u32, u32) {
+        let now = Timestamp::EPOCH.after(WEEK * 9);
+        let limits = Limits::of_controller(WEEK);
+        // Eight GPUs, three counters each.
+        let extent = extent(now, nodes * 24, limits, &Policy::published());
+        (now.since(extent.from).as_secs() / 3_600, extent.every, extent.count)
+    }
+
+    #[test]
+    fn a_large_fleet_is_read_back_in_part_before_it_is_read_back_less_far() {
+        assert_eq!(reached(10), (168, 1, 12), "a small fleet: all of it, an hour a round");
+        assert_eq!(reached(100), (168, 1, 12));
+        assert_eq!(reached(1_000), (168, 9, 1), "5 minutes of every 45");
+        assert_eq!(reached(10_000), (24, 12, 1), "5 minutes of every hour");
+        assert_eq!(reached(1_000_000), (1, 12, 1), "one stretch is always read");
+    }
+
+    #[test]
+    fn of_a_past_that_is_read_in_part_the_stretches_are_the_same_after_a_restart() {
+        let policy = Policy::published();
+        let length = stretch(&policy);
+        // A quarter of an hour past noon.
+        let now = Timestamp::EPOCH.after(WEEK * 9 + DAY / 2 + length * 3);
+        let from = now.before(DAY / 8);
+        let extent = Extent { from, held: None, stretch: length, every: 12, count: 1 };
+        let mut state = State::new();
+        let mut starts = Vec::new();
+        while let Some(span) = next(&state, now, extent, &policy) {
+            assert_eq!(span.end.since(span.start), length);
+            starts.push(span.start.as_millis() / 60_000 % (24 * 60));
+            let seen = Delta::default();
+            learn(span.end, &mut state, &seen, &policy);
+            assert!(starts.len() < 9, "it comes to an end: {starts:?}");
+        }
+        assert_eq!(starts, [10 * 60, 11 * 60, 12 * 60]);
+        let whole = Extent { every: 1, ..extent };
+        let after = next(&state, now, whole, &policy).expect("what was passed over at the end");
+        assert_eq!(after.start.as_millis() / 60_000 % (24 * 60), 12 * 60 + 5);
+    }
+
+    /// What the loop is told in the end, and what the probes are.
+    async fn end_of(
+        reading: impl Future<Output = ()> + Send + 'static,
+    ) -> (Option<Backfill>, Option<String>) {
+        let (out, mut told) = mpsc::channel(1);
+        let (standing, seen) = watch::channel(Standing::default());
+        whatever_comes(reading, &out, &standing).await;
+        let error = seen.borrow().error.as_ref().map(ToString::to_string);
+        (told.recv().await.and_then(|delta| delta.backfill), error)
+    }
+
+    #[tokio::test]
+    async fn the_loop_counts_again_after_a_panic_and_the_probes_say_so() {
+        let panics = async { panic!("a stretch of no length") };
+        let (told, error) = end_of(panics).await;
+        assert_eq!(told, Some(Backfill::Ended));
+        let error = error.expect("given up");
+        assert!(error.starts_with("given up: ") && error.contains("a stretch of no length"));
+        assert_eq!(end_of(async {}).await, (Some(Backfill::Ended), None));
+    }
+
+    /// A way to read back from a Prometheus that is not there.
+    async fn run_for(time_max: Duration, objects: Option<Delta>) -> (Delta, Option<String>) {
+        let (tell, asked) = oneshot::channel();
+        match objects {
+            Some(objects) => tell.send(objects).expect("it waits"),
+            None => drop(tell),
+        }
+        let (out, mut told) = mpsc::channel(1);
+        let (standing, seen) = watch::channel(Standing::default());
+        let ways = Ways { objects: asked, kept: None, out, standing };
+        let limits = Limits { time_max, ..Limits::COMMAND };
+        // Nothing listens on the port for discarding.
+        let url = "http://127.0.0.1:9/".parse().expect("an address");
+        let prometheus = Prometheus::new(Connection::new(Credentials::default()), url);
+        run(prometheus, Policy::published(), limits, ways).await;
+        let error = seen.borrow().error.as_ref().map(ToString::to_string);
+        (told.recv().await.expect("told"), error)
+    }
+
+    #[tokio::test]
+    async fn the_loop_counts_again_where_nothing_can_be_read() {
+        let ended = Delta { backfill: Some(Backfill::Ended), ..Delta::default() };
+        let (told, error) = run_for(Duration::ZERO, Some(Delta::default())).await;
+        assert_eq!(told, ended);
+        assert!(error.expect("given up").starts_with("given up: "));
+        let (told, error) = run_for(Duration::ZERO, None).await;
+        assert_eq!((told, error), (ended, None), "the loop ended before it told of anything");
+    }
 }

@@ -163,7 +163,11 @@ impl Health {
         if let count @ 1.. = self.history_unreadable() {
             let _ = writeln!(text, "[!] history: {count} records cannot be and were left out");
         }
-        if let Some(why) = self.backfill().error {
+        let backfill = self.backfill();
+        if let Some(extent) = backfill.extent {
+            let _ = writeln!(text, "[+] backfill: the past is read back {extent}");
+        }
+        if let Some(why) = backfill.error {
             // What is measured now is judged without it.
             let _ = writeln!(text, "[!] backfill: the past is not read back: {}", clip(&why));
         }

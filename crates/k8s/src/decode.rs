@@ -171,7 +171,12 @@ impl Decoder {
         };
         let zone = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
         let region = ["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"];
-        let instance = ["node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"];
+        let instance = [
+            "node.kubernetes.io/instance-type",
+            "beta.kubernetes.io/instance-type",
+            // Where no cloud names one, a node pool of an earlier release may have.
+            "gpu-autoscaler.io/instance-type",
+        ];
         Ok(Node {
             name: NodeName::new(self.texts.get(&object.metadata.name)),
             uid: at.uid(&object.metadata.uid)?,

@@ -142,6 +142,19 @@ pub enum SharingStrategy {
     Exclusive,
 }
 
+impl SharingStrategy {
+    /// From the word that users write.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "mig" => Some(Self::Mig),
+            "mps" => Some(Self::Mps),
+            "timeslicing" => Some(Self::TimeSlicing),
+            "exclusive" => Some(Self::Exclusive),
+            _ => None,
+        }
+    }
+}
+
 /// A taint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taint {

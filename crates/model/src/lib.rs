@@ -11,6 +11,7 @@
 
 mod charge;
 mod cluster;
+pub mod consent;
 mod constraint;
 mod delta;
 mod device;

@@ -52,6 +52,8 @@ pub enum Advice {
     /// Nothing smaller than what it holds would do: raise its load, or lower what it allocates in
     /// advance.
     NothingSmaller,
+    /// It declares itself training, which is never shared: raise its load.
+    RaiseLoad,
 }
 
 impl Advice {
@@ -65,6 +67,7 @@ impl Advice {
             Self::LookAtHardware => "LookAtHardware",
             Self::MeasureMemory => "MeasureMemory",
             Self::NothingSmaller => "NothingSmaller",
+            Self::RaiseLoad => "RaiseLoad",
         }
     }
 }
@@ -81,6 +84,7 @@ impl fmt::Display for Advice {
             Self::LookAtHardware => f.write_str("look at the hardware"),
             Self::MeasureMemory => f.write_str("have the exporter report framebuffer"),
             Self::NothingSmaller => f.write_str("nothing smaller fits: raise its load"),
+            Self::RaiseLoad => f.write_str("raise its load: training is not shared"),
         }
     }
 }

@@ -37,6 +37,17 @@ pub enum RefusalReason {
         /// The node's name.
         node: NodeName,
     },
+    /// Its annotation of this key, with `"false"`, asks that it be left alone.
+    OptedOut {
+        /// The key.
+        key: &'static str,
+    },
+    /// It is underutilized, for which only sharing would be recommended, and its annotation of this
+    /// key rules that out.
+    Unshared {
+        /// The key.
+        key: &'static str,
+    },
 }
 
 impl fmt::Display for RefusalReason {
@@ -47,6 +58,14 @@ impl fmt::Display for RefusalReason {
             Self::Gated { gates } => write!(f, "scheduling gates `{}`", gates.join("`, `")),
             Self::Ended { phase } => write!(f, "ended ({phase}): it holds nothing"),
             Self::NodeMissing { node } => write!(f, "its node `{node}` does not exist"),
+            Self::OptedOut { key } => {
+                write!(f, "its annotation `{key}: \"false\"` asks that it be left alone")
+            }
+            Self::Unshared { key } => write!(
+                f,
+                "underutilized, but its annotation `{key}` rules out sharing, which is all that \
+                 would be recommended"
+            ),
         }
     }
 }

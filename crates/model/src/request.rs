@@ -32,7 +32,7 @@ pub enum Verdict {
 pub enum LeftAlone {
     /// It requests no GPU.
     NoGpu,
-    /// Its annotation `gpu-autoscaler.io/optimize: "false"` says so.
+    /// Its annotation `gpu-autoscaler.io/optimize: "false"` or `sharing: disabled` says so.
     OptedOut,
     /// Another scheduler places it.
     ForeignScheduler,

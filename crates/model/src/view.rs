@@ -46,8 +46,11 @@ pub struct WaitingView {
     pub uid: Uid,
     /// Its namespace and name.
     pub pod: ObjectKey,
-    /// GPUs, slices or replicas that it requests.
-    pub gpus: u32,
+    /// GPUs, slices or replicas that it requests, those included that its device claims ask for;
+    /// `None` where what a claim asks for is not known.
+    pub gpus: Option<u32>,
+    /// What each of its device claims asks for, in words.
+    pub device_claims: Vec<Arc<str>>,
     /// Why the scheduler could not place it, in the scheduler's words.
     pub scheduler_says: Option<Arc<str>>,
     /// What packing says.
@@ -221,7 +224,8 @@ pub struct Totals {
     pub gpus: u32,
     /// GPUs whose use is measured.
     pub gpus_measured: u32,
-    /// GPU resources that active pods request.
+    /// GPU resources that active pods request, those included that device claims ask for, as far
+    /// as that is known.
     pub gpus_requested: u32,
     /// What the GPU nodes with a known price cost per hour; `None` when none is known or the
     /// currencies differ.

@@ -19,7 +19,7 @@ use gpu_autoscaler_model::{
     Change, ClaimFault, ClaimFaultReason, ClaimName, Constraints, DEVICE_CLAIM_SHARED,
     DEVICE_CLAIM_UNKNOWN, DEVICE_EXTENDED, DEVICE_REQUEST, DEVICES_NOT_COUNTED, DeviceClaim,
     DeviceClass, DeviceId, DeviceKind, DeviceObject, DeviceRequest, DeviceSelector, DeviceSlice,
-    ObjectKey, OfferedDevice, Pod, Uid,
+    DeviceTest, ObjectKey, OfferedDevice, Pod, Uid,
 };
 
 use crate::catalog::Catalog;
@@ -32,6 +32,11 @@ const CLAIM_DEVICES_MAX: u64 = 32;
 
 /// The extended resource by which every class can be asked for.
 const IMPLICIT_RESOURCE: &str = "deviceclass.resource.kubernetes.io/";
+
+/// The driver whose devices are GPUs and GPU instances.
+///
+/// Source: NVIDIA's DRA driver for GPUs, `DriverName`; its class for GPU instances has the same.
+const GPU_DRIVER: &str = "gpu.nvidia.com";
 
 /// Claims, slices and classes.
 #[derive(Clone, Debug, Default)]
@@ -251,6 +256,47 @@ impl Devices {
             }
         }
         uncountable
+    }
+
+    /// GPUs and GPU instances that this claim has, or asks for; `None` where that is not known: the
+    /// claim or its class is not, or it asks for more than a count of devices of one driver.
+    pub fn gpus_of(&self, claim: &ObjectKey) -> Option<u32> {
+        let claim = self.claim(claim)?;
+        let count = match &claim.allocation {
+            Some(allocation) => {
+                allocation.devices.iter().filter(|one| &*one.driver == GPU_DRIVER).count() as u64
+            }
+            None => claim.requests.as_ref()?.iter().try_fold(0_u64, |sum, request| {
+                let counts = if self.asks_for_gpus(request)? { request.count } else { 0 };
+                Some(sum.saturating_add(counts))
+            })?,
+        };
+        Some(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a request is for devices of [`GPU_DRIVER`]; `None` where no selector says of whose.
+    fn asks_for_gpus(&self, request: &DeviceRequest) -> Option<bool> {
+        let set = self.set(request).ok()?;
+        let tests = set.0.iter().flat_map(|selector| &selector.0);
+        let mut drivers = tests.filter_map(|test| match test {
+            DeviceTest::Driver(name) => Some(&**name == GPU_DRIVER),
+            DeviceTest::Attribute { .. } => None,
+        });
+        drivers.next()
+    }
+
+    /// What this claim asks for, in words: counts of devices by class.
+    pub fn asked_by(&self, claim: &ObjectKey) -> String {
+        let Some(known) = self.claim(claim) else { return format!("claim `{claim}`: not known") };
+        let asked = match (&known.allocation, &known.requests) {
+            (Some(allocation), _) => format!("has {} devices", allocation.devices.len()),
+            (None, None) => "more than counts of devices".to_owned(),
+            (None, Some(requests)) => {
+                let each = requests.iter().map(|one| format!("{} {}", one.count, one.class));
+                each.collect::<Vec<_>>().join(", ")
+            }
+        };
+        format!("claim `{claim}`: {asked}")
     }
 
     fn slices(&self) -> impl Iterator<Item = &DeviceSlice> {

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 
+use gpu_autoscaler_model::consent::{self, SHARING, SHARING_MODE};
 use gpu_autoscaler_model::{Labels, SharingStrategy};
 
 /// Finished pods of the same owner and image that make a history.
@@ -156,17 +157,9 @@ pub enum Reason {
     Nothing,
 }
 
-const OPTIMIZE: &str = "gpu-autoscaler.io/optimize";
-const SHARING: &str = "gpu-autoscaler.io/sharing";
-const SHARING_MODE: &str = "gpu-autoscaler.io/sharing-mode";
 const MIG_PROFILE: &str = "gpu-autoscaler.io/mig-profile";
 const MPS_CLIENTS: &str = "gpu-autoscaler.io/mps-clients";
 const REPLICAS: &str = "gpu-autoscaler.io/timeslice-replicas";
-const MPS_ENABLED: &str = "gpu-autoscaler.io/mps-enabled";
-const TIME_SLICING_ENABLED: &str = "gpu-autoscaler.io/time-slicing-enabled";
-const WORKLOAD_TYPE: &str = "gpu-autoscaler.io/workload-type";
-/// Published examples have the label without our prefix as well.
-const WORKLOAD_TYPE_BARE: &str = "workload-type";
 const NAMESPACE_SHARING: &str = "gpu-autoscaler.io/sharing-enabled";
 
 /// The sharing strategy for a pod.
@@ -219,16 +212,15 @@ fn consented(workload: &Workload<'_>) -> Choice {
 
 /// The choice of `share`, unless the pod opts out of that very strategy.
 fn decided(workload: &Workload<'_>, share: Share, basis: Basis) -> Choice {
-    let opts_out = |key| workload.annotations.get(key) == Some("false");
-    match share {
-        Share::Exclusive => Choice::Leave(Reason::Exclusive(basis)),
-        Share::Mps { .. } if opts_out(MPS_ENABLED) => {
-            Choice::Leave(Reason::PodOptedOut(MPS_ENABLED))
-        }
-        Share::TimeSlicing { .. } if opts_out(TIME_SLICING_ENABLED) => {
-            Choice::Leave(Reason::PodOptedOut(TIME_SLICING_ENABLED))
-        }
-        share => Choice::Share(share, basis),
+    let strategy = match share {
+        Share::Exclusive => return Choice::Leave(Reason::Exclusive(basis)),
+        Share::MigProfile(_) | Share::MigAtLeast { .. } => SharingStrategy::Mig,
+        Share::Mps { .. } => SharingStrategy::Mps,
+        Share::TimeSlicing { .. } => SharingStrategy::TimeSlicing,
+    };
+    match consent::opts_out(workload.annotations, strategy) {
+        Some(key) => Choice::Leave(Reason::PodOptedOut(key)),
+        None => Choice::Share(share, basis),
     }
 }
 
@@ -245,7 +237,7 @@ pub fn recommend(workload: &Workload<'_>, host_memory_bytes: u64) -> Option<Shar
         return None;
     }
     let small = (1..MIG_MEMORY_BYTES_MAX).contains(&host_memory_bytes);
-    match declared_type(workload)? {
+    match consent::workload_types(workload.labels, workload.annotations).next()? {
         _ if small => Some(Share::MigAtLeast { memory_mib: 0 }),
         "inference" | "serving" => Some(Share::Mps { clients: MPS_CLIENTS_DEFAULT }),
         "development" | "batch" => Some(Share::TimeSlicing { replicas: REPLICAS_DEFAULT }),
@@ -253,37 +245,18 @@ pub fn recommend(workload: &Workload<'_>, host_memory_bytes: u64) -> Option<Shar
     }
 }
 
-fn declared_type<'a>(workload: &Workload<'a>) -> Option<&'a str> {
-    let annotation = || workload.annotations.get(WORKLOAD_TYPE);
-    let bare = || workload.labels.get(WORKLOAD_TYPE_BARE);
-    workload.labels.get(WORKLOAD_TYPE).or_else(annotation).or_else(bare)
-}
-
-/// Whether any of the places in which a pod declares its type says training.
-fn declares_training(workload: &Workload<'_>) -> bool {
-    let places = [
-        workload.labels.get(WORKLOAD_TYPE),
-        workload.annotations.get(WORKLOAD_TYPE),
-        workload.labels.get(WORKLOAD_TYPE_BARE),
-    ];
-    places.into_iter().flatten().any(|declared| declared.eq_ignore_ascii_case("training"))
-}
-
 fn forbidden(workload: &Workload<'_>) -> Option<Reason> {
-    let annotation = |key| workload.annotations.get(key);
     if workload.gpus == 0 {
         return Some(Reason::NoGpu);
     }
-    if annotation(OPTIMIZE) == Some("false") {
-        return Some(Reason::PodOptedOut(OPTIMIZE));
-    }
-    if annotation(SHARING) == Some("disabled") {
-        return Some(Reason::PodOptedOut(SHARING));
+    let annotations = workload.annotations;
+    if let Some(key) = consent::left_alone(annotations).or_else(|| consent::unshared(annotations)) {
+        return Some(Reason::PodOptedOut(key));
     }
     if workload.namespace_labels.get(NAMESPACE_SHARING) == Some("false") {
         return Some(Reason::NamespaceOptedOut);
     }
-    if declares_training(workload) {
+    if consent::declares_training(workload.labels, annotations) {
         return Some(Reason::Training);
     }
     (workload.gpus > 1).then_some(Reason::SeveralGpus { gpus: workload.gpus })
@@ -306,7 +279,7 @@ fn annotated(annotations: &Labels) -> Result<Option<(Share, &'static str)>, Reas
     let mode = match annotations.get(SHARING_MODE) {
         // The profile alone says MIG as well.
         None => return Ok(profile.map(|name| (Share::MigProfile(name.into()), MIG_PROFILE))),
-        Some(text) => strategy(text).ok_or_else(|| unreadable(SHARING_MODE, text))?,
+        Some(text) => SharingStrategy::parse(text).ok_or_else(|| unreadable(SHARING_MODE, text))?,
     };
     let share = match mode {
         SharingStrategy::Mig => profile
@@ -318,16 +291,6 @@ fn annotated(annotations: &Labels) -> Result<Option<(Share, &'static str)>, Reas
         SharingStrategy::Exclusive => Share::Exclusive,
     };
     Ok(Some((share, SHARING_MODE)))
-}
-
-fn strategy(text: &str) -> Option<SharingStrategy> {
-    match text {
-        "mig" => Some(SharingStrategy::Mig),
-        "mps" => Some(SharingStrategy::Mps),
-        "timeslicing" => Some(SharingStrategy::TimeSlicing),
-        "exclusive" => Some(SharingStrategy::Exclusive),
-        _ => None,
-    }
 }
 
 fn by_history(history: History) -> Choice {

@@ -1,6 +1,6 @@
 //! Whether a pod is changed before it is created.
 
-use gpu_autoscaler_model::{LeftAlone, PodRequest, Verdict, View};
+use gpu_autoscaler_model::{LeftAlone, PodRequest, Verdict, View, consent};
 
 /// The answer to a pod that asks to be created. It never refuses: a pod that is not changed is let
 /// through as it is.
@@ -11,7 +11,9 @@ pub fn admit(request: &PodRequest, view: &View) -> Verdict {
 fn left_alone(request: &PodRequest, view: &View) -> LeftAlone {
     if !request.requests.has_gpu() {
         LeftAlone::NoGpu
-    } else if request.annotations.get("gpu-autoscaler.io/optimize") == Some("false") {
+    } else if consent::left_alone(&request.annotations).is_some()
+        || consent::unshared(&request.annotations).is_some()
+    {
         LeftAlone::OptedOut
     } else if request.scheduler.as_ref() != "default-scheduler" {
         LeftAlone::ForeignScheduler

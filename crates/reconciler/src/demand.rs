@@ -11,7 +11,7 @@ use gpu_autoscaler_model::{
 
 use crate::history::History;
 use crate::state::State;
-use crate::{Policy, nodes, waste};
+use crate::{Policy, nodes, placement, waste};
 
 /// GPUs, slices or replicas that are requested, by pool.
 pub(crate) type Requested = BTreeMap<Arc<str>, u32>;
@@ -23,24 +23,25 @@ const GAP_MAX: Duration = Duration::from_secs(300);
 /// Labels that name a node's pool, ours first.
 ///
 /// Source: the label references of Karpenter, EKS, GKE and AKS.
-const POOL_LABELS: [&str; 5] = [
+const POOL_LABELS: [&str; 6] = [
     "gpu-autoscaler.io/node-pool",
+    "gpu-autoscaler.io/pool",
     "karpenter.sh/nodepool",
     "eks.amazonaws.com/nodegroup",
     "cloud.google.com/gke-nodepool",
     "kubernetes.azure.com/agentpool",
 ];
 
-fn pool_of(node: &Node) -> Arc<str> {
+pub(crate) fn pool_of(node: &Node) -> Arc<str> {
     let labeled = POOL_LABELS.iter().find_map(|key| node.labels.get(key));
     labeled.or_else(|| node.instance_type.as_ref().map(|t| t.as_str())).unwrap_or_default().into()
 }
 
 /// What is asked for now.
 pub(crate) fn requested_now(state: &State, history: &History) -> Requested {
-    // By node first: there are fewer of them than of pods, and a pool's name is looked for in five
+    // By node first: there are fewer of them than of pods, and a pool's name is looked for in six
     // labels.
-    let mut by_node: BTreeMap<Option<&NodeName>, u32> = BTreeMap::new();
+    let mut by_node: BTreeMap<Option<&NodeName>, u32> = placement::claimed(state);
     for uid in state.gpu_pods.values() {
         let Some(entry) = state.pods.get(uid) else { continue };
         let sum = by_node.entry(entry.pod.node.as_ref()).or_default();

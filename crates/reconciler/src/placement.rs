@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gpu_autoscaler_model::{
-    Change, DeviceObject, Fit, NoFit, NoFitReason, Node, NodeName, Pod, StorageObject, Timestamp,
-    Uid, WaitingView,
+    Change, DeviceObject, Fit, NoFit, NoFitReason, Node, NodeName, ObjectKey, Pod, StorageObject,
+    Timestamp, Uid, WaitingView,
 };
 use gpu_autoscaler_planner::demand::Demand;
 use gpu_autoscaler_planner::devices::Devices;
@@ -41,6 +41,8 @@ pub(crate) struct Placement {
     devices: Devices,
     /// Pods that wait for any node, and for GPUs or devices.
     waiting: BTreeSet<Uid>,
+    /// Active pods with device claims.
+    claimants: BTreeSet<Uid>,
     /// Requests of all active GPU pods: what the fleet is used for.
     demand: Demand,
     /// Whether something changed since pods were placed.
@@ -78,6 +80,7 @@ impl Placement {
                 self.demand.forget(&observe::request(before));
             }
             self.waiting.remove(&before.uid);
+            self.claimants.remove(&before.uid);
             if let Some(home) = observe::home(before).map(NodeName::new) {
                 if let Some(pods) = self.at_home.get_mut(&home) {
                     pods.remove(&before.uid);
@@ -94,6 +97,9 @@ impl Placement {
             }
             if waits(after) {
                 self.waiting.insert(after.uid.clone());
+            }
+            if after.is_active() && !after.constraints.device_claims.is_empty() {
+                self.claimants.insert(after.uid.clone());
             }
             if let Some(home) = observe::home(after).map(NodeName::new) {
                 self.at_home.entry(home.clone()).or_default().insert(after.uid.clone());
@@ -175,7 +181,10 @@ pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) 
         .map(|(pod, result)| WaitingView {
             uid: pod.uid.clone(),
             pod: pod.key.clone(),
-            gpus: waste::requested(pod),
+            gpus: gpus_wanted(pod, &state.placement.devices),
+            device_claims: claims_of(pod)
+                .map(|claim| state.placement.devices.asked_by(&claim).into())
+                .collect(),
             scheduler_says: pod.unschedulable.clone(),
             fit: match result {
                 Ok(place) => {
@@ -195,6 +204,37 @@ pub(crate) fn place_waiting(now: Timestamp, state: &mut State, policy: &Policy) 
         state.view.waiting = seen.into();
         state.view.generation += 1;
     }
+}
+
+/// The device claims of a pod.
+fn claims_of(pod: &Pod) -> impl Iterator<Item = ObjectKey> + '_ {
+    let claims = pod.constraints.device_claims.iter();
+    claims.map(|claim| ObjectKey::new(pod.key.namespace.clone(), claim.name.clone()))
+}
+
+/// GPUs that a pod requests, by name and by claims; `None` where a claim does not tell.
+fn gpus_wanted(pod: &Pod, devices: &Devices) -> Option<u32> {
+    claims_of(pod).try_fold(waste::requested(pod), |sum, claim| {
+        Some(sum.saturating_add(devices.gpus_of(&claim)?))
+    })
+}
+
+/// GPUs that claims of active pods have or ask for, by the node of the pod, as far as that is
+/// known. A claim of several pods counts once.
+pub(crate) fn claimed(state: &State) -> BTreeMap<Option<&NodeName>, u32> {
+    let mut counted = BTreeSet::new();
+    let mut claimed: BTreeMap<Option<&NodeName>, u32> = BTreeMap::new();
+    let claimants = state.placement.claimants.iter().filter_map(|uid| state.pods.get(uid));
+    for entry in claimants {
+        for claim in claims_of(&entry.pod) {
+            let gpus = state.placement.devices.gpus_of(&claim).unwrap_or(0);
+            if gpus > 0 && counted.insert(claim) {
+                let sum = claimed.entry(entry.pod.node.as_ref()).or_default();
+                *sum = sum.saturating_add(gpus);
+            }
+        }
+    }
+    claimed
 }
 
 /// Makes the nodes that changed anew from what was observed.

@@ -6,7 +6,7 @@ use gpu_autoscaler_model::{
 };
 
 use crate::state::{PodEntry, State};
-use crate::{Policy, namespaces, nodes, pricing, waste};
+use crate::{Policy, namespaces, nodes, placement, pricing, waste};
 
 /// Renews the view after a judgement.
 pub(crate) fn rebuild(now: Timestamp, state: &mut State, policy: &Policy, refusals: &[Refusal]) {
@@ -101,7 +101,9 @@ fn totals(
         gpu_nodes: count(nodes.iter()),
         gpus,
         gpus_measured: gpus.saturating_sub(sum(state.unknown.iter().map(|u| u.count))),
-        gpus_requested: sum(requests.map(|entry| waste::requested(&entry.pod))),
+        gpus_requested: sum(requests
+            .map(|entry| waste::requested(&entry.pod))
+            .chain(placement::claimed(state).into_values())),
         cost: Rate::sum_of_known(rates.iter().flatten()),
         nodes_unpriced: count(rates.iter().filter(|rate| rate.is_none())),
         activity: namespaces::activity(pods.iter()),

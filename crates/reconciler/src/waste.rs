@@ -8,7 +8,7 @@ use gpu_autoscaler_analysis as analysis;
 use gpu_autoscaler_model::{
     Advice, Device, Finding, FindingKind, GpuCount, GpuModel, GpuResource, GpuShare, MigGeometry,
     Node, NodeName, Pod, PodPhase, PodUsage, Ratio, Recommendation, Refusal, RefusalReason,
-    StuckReason, Timestamp, UnknownGpus, UnknownReason,
+    SharingStrategy, StuckReason, Timestamp, UnknownGpus, UnknownReason, consent,
 };
 
 use crate::announce::{Identity, Subject};
@@ -34,25 +34,31 @@ pub(crate) fn judge_all(now: Timestamp, state: &mut State, policy: &Policy, repo
         let gpus = requested(&entry.pod);
         *held.entry(&node.name).or_default() += gpus;
         let usage = pod_usage(now, state, entry, node, policy);
-        let stuck = stuck(now, &entry.pod, policy);
-        match &usage {
-            _ if stuck.is_some() => {
-                let finding =
-                    judge_stuck(now, state, entry, node, stuck, usage.as_ref().ok(), policy);
-                findings.insert(uid.clone(), finding);
+        // It is measured all the same: it has a price, and its like may learn from it.
+        let judgement = match consent::left_alone(&entry.pod.annotations) {
+            Some(key) => Err(RefusalReason::OptedOut { key }),
+            None => judge(now, state, entry, node, usage.as_ref().ok(), policy),
+        };
+        let found = match judgement {
+            Ok(finding) => finding,
+            Err(why) => {
+                report.refusals.push(Refusal { pod: entry.pod.key.clone(), why });
+                None
             }
-            Ok(usage) => {
-                if let Some(finding) = judge(now, state, entry, node, usage, policy) {
-                    findings.insert(uid.clone(), finding);
-                }
-            }
-            Err(why) => unknown.push(UnknownGpus {
+        };
+        let stuck = found.as_ref().is_some_and(|finding| finding.kind == FindingKind::Stuck);
+        // What a pod that cannot run holds is known to serve nothing.
+        if let Err(why) = usage.as_ref()
+            && !stuck
+        {
+            unknown.push(UnknownGpus {
                 node: node.name.clone(),
                 count: gpus,
                 pod: Some(entry.pod.key.clone()),
                 why: why.clone(),
-            }),
+            });
         }
+        findings.extend(found.map(|finding| (uid.clone(), finding)));
         usages.insert(uid.clone(), usage);
     }
     let ended = state.pods.values().filter(|e| e.pod.requests.has_gpu() && !e.pod.is_active());
@@ -164,7 +170,42 @@ fn held_share(pod: &Pod, node: &Node, seen: u32) -> GpuShare {
     GpuShare::new(requested(pod).min(of), of).unwrap_or(GpuShare::ALL)
 }
 
+/// The waste of a pod, or why that is not decided; `usage` is nothing where it is not known.
 fn judge(
+    now: Timestamp,
+    state: &State,
+    entry: &PodEntry,
+    node: &Node,
+    usage: Option<&PodUsage>,
+    policy: &Policy,
+) -> Result<Option<Finding>, RefusalReason> {
+    if let Some(stuck) = stuck(now, &entry.pod, policy) {
+        return Ok(Some(judge_stuck(now, state, entry, node, stuck, usage, policy)));
+    }
+    let found = usage.and_then(|usage| judge_use(now, state, entry, node, usage, policy));
+    let shareable = |finding: &Finding| finding.kind == FindingKind::Underutilized;
+    match (found.as_ref().is_some_and(shareable), ruled_out(&entry.pod)) {
+        (true, [Some(key), Some(_), Some(_)]) => Err(RefusalReason::Unshared { key }),
+        _ => Ok(found),
+    }
+}
+
+/// The annotations by which the pod rules out GPU instances, MPS and time slices.
+fn ruled_out(pod: &Pod) -> [Option<&'static str>; 3] {
+    [SharingStrategy::Mig, SharingStrategy::Mps, SharingStrategy::TimeSlicing]
+        .map(|strategy| consent::rules_out(&pod.annotations, strategy))
+}
+
+/// In which ways the pod may be told to hold less, by its own word.
+fn ways(pod: &Pod) -> analysis::Ways {
+    if consent::declares_training(&pod.labels, &pod.annotations) {
+        return analysis::Ways::Training;
+    }
+    let [slices, mps, time_slices] = ruled_out(pod).map(|key| key.is_none());
+    analysis::Ways::These { slices, replicas: mps || time_slices }
+}
+
+fn judge_use(
     now: Timestamp,
     state: &State,
     entry: &PodEntry,
@@ -256,7 +297,7 @@ fn judge_stuck(
     state: &State,
     entry: &PodEntry,
     node: &Node,
-    stuck: Option<StuckReason>,
+    stuck: StuckReason,
     usage: Option<&PodUsage>,
     policy: &Policy,
 ) -> Finding {
@@ -272,7 +313,7 @@ fn judge_stuck(
         untouched: Vec::new(),
         model: model_of(state, entry, node),
         usage: usage.cloned(),
-        stuck,
+        stuck: Some(stuck),
         // What it holds serves nothing, whatever it was used for before.
         score: analysis::waste_score(Ratio::ZERO, Some(Ratio::ZERO)),
         reclaimable: Some(Ratio::ONE),
@@ -319,7 +360,7 @@ fn holding<'p>(pod: &'p Pod, node: &Node, model: Option<&GpuModel>) -> analysis:
         }
         _ => (analysis::Part::Replica { of: replicas }, None),
     };
-    analysis::Holding { count: requested(pod), each, geometry }
+    analysis::Holding { count: requested(pod), each, geometry, ways: ways(pod) }
 }
 
 /// Devices of a node that no pod holds and exporters contradict each other about.

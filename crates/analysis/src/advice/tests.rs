@@ -32,7 +32,8 @@ fn usage(p95: f64, p99: f64, fb_mib: Option<u64>) -> PodUsage {
 }
 
 fn whole(product: &str) -> Holding<'static> {
-    Holding { count: 1, each: Part::Whole, geometry: MigGeometry::for_product(product) }
+    let geometry = MigGeometry::for_product(product);
+    Holding { count: 1, each: Part::Whole, geometry, ways: Ways::ALL }
 }
 
 const H100: &str = "NVIDIA-H100-80GB-HBM3";
@@ -112,6 +113,7 @@ fn a_slice_is_made_smaller_within_its_own_geometry() {
         count: 1,
         each: Part::Instance(&three),
         geometry: MigGeometry::for_product("NVIDIA-A100-SXM4-40GB"),
+        ways: Ways::ALL,
     };
     let mut seen = usage(0.30, 0.30, Some(4_000));
     // 30 % of three slices is nine tenths of one.
@@ -128,7 +130,8 @@ fn a_slice_is_made_smaller_within_its_own_geometry() {
 
 #[test]
 fn a_replica_gives_back_what_more_replicas_leave() {
-    let quarter = Holding { count: 1, each: Part::Replica { of: 4 }, geometry: None };
+    let each = Part::Replica { of: 4 };
+    let quarter = Holding { count: 1, each, geometry: None, ways: Ways::ALL };
     // Half of its quarter: an eighth of the device.
     assert_eq!(
         advised(&usage(0.50, 0.50, Some(5_000)), &quarter),
@@ -218,4 +221,16 @@ fn a_rare_need_of_its_like_counts() {
     let (_, need, _) =
         advise(FindingKind::Underutilized, &quiet, Some(&history), &whole(H100), &limits);
     assert!(need.activity >= share(0.8) && need.memory >= Some(mib(60_000)), "{need:?}");
+}
+
+#[test]
+fn only_ways_that_are_open_are_recommended() {
+    let seen = usage(0.10, 0.10, Some(9_000));
+    let with = |ways| advised(&seen, &Holding { ways, ..whole(H100) });
+    let these = |slices, replicas| Ways::These { slices, replicas };
+    let slice = "request MIG profile 1g.10gb (10 GiB, 1/8 of a GPU); frees 7/8";
+    assert_eq!([with(Ways::ALL), with(these(true, false))], [slice; 2]);
+    assert_eq!(with(these(false, true)), "share the GPU: 1 of 8 replicas; frees 7/8");
+    assert_eq!(with(these(false, false)), "nothing smaller fits: raise its load; frees 0/1");
+    assert_eq!(with(Ways::Training), "raise its load: training is not shared; frees 0/1");
 }

@@ -96,7 +96,10 @@ impl Fault {
                 Purpose::State => "remove it, or set CHRONOS_STATE_DIR to another directory",
             }),
             Self::LockBusy { .. } => Some("end that process, or try again"),
-            Self::Backend { .. } => Some("`chronos doctor` shows every backend"),
+            Self::Backend { .. } => {
+                Some("`chronos doctor` says more; CHRONOS_BACKEND names another")
+            }
+            Self::Setting { .. } => Some("correct it; `chronos config check` examines the files"),
             _ => None,
         }
     }

@@ -1,9 +1,11 @@
 //! Checks of what the exporters say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use gpu_autoscaler_controller::backfill::{Limits, ReadBack};
 use gpu_autoscaler_k8s::snapshot::Snapshot;
-use gpu_autoscaler_model::{Change, GpuSample, ObjectKey, Scrape, Timestamp};
+use gpu_autoscaler_model::{Change, Delta, GpuSample, ObjectKey, Scrape, Timestamp};
 use gpu_autoscaler_reconciler::Policy;
 
 use super::Check;
@@ -44,6 +46,9 @@ pub(super) async fn checks(
         checks.push(nodes_measured(&samples, found));
         checks.push(pods_named(&samples, found));
     }
+    if let Some(url) = args.prometheus() {
+        checks.push(past(&url, policy).await);
+    }
     checks.push(ahead(&samples, now, policy));
     checks.push(age(&samples, now, policy));
     checks
@@ -83,6 +88,28 @@ fn reached(args: &SourceArgs, scrapes: &[Scrape]) -> Check {
         return Check::failed("metrics", format!("{from}: no series of a DCGM exporter"), next);
     }
     Check::ok("metrics", format!("{samples} samples of {from}"))
+}
+
+/// How far back a controller that starts now would know what was used.
+async fn past(url: &str, policy: &Policy) -> Check {
+    const REACH: Duration = Duration::from_secs(7 * 86_400);
+    let extent = async {
+        let limits = Limits::of_controller(REACH);
+        let server = gather::server(url)?;
+        let mut back = ReadBack::new(server, &Delta::default(), policy.clone(), limits);
+        anyhow::Ok(back.extent().await?)
+    };
+    match extent.await {
+        Ok(extent) if extent.held.is_none() => Check::warning(
+            "past",
+            format!("a controller that starts now knows the past {extent}"),
+            "recommendations rest on the last 10 minutes until there is more",
+        ),
+        Ok(extent) => Check::ok("past", format!("a controller that starts now knows it {extent}")),
+        Err(error) => {
+            Check::warning("past", format!("{error:#}"), "ask again when Prometheus answers")
+        }
+    }
 }
 
 fn counters(samples: &[GpuSample]) -> Check {

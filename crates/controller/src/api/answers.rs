@@ -100,9 +100,15 @@ impl Explanation {
     pub fn of(view: &model::View, limits: &Thresholds, key: &model::ObjectKey) -> Option<Self> {
         let pod = view.pods.iter().find(|pod| pod.pod == *key);
         let refusal = view.refusals.iter().find(|refusal| refusal.pod == *key);
-        if pod.is_none() && refusal.is_none() {
+        let waiting = view.waiting.iter().find(|waiting| waiting.pod == *key);
+        if pod.is_none() && refusal.is_none() && waiting.is_none() {
             return None;
         }
+        // Pods that ask for devices by claims alone are known by their waiting.
+        let waits = waiting.map(|waiting| model::RefusalReason::Unscheduled {
+            says: waiting.scheduler_says.clone(),
+        });
+        let refusal = refusal.map(|refusal| &refusal.why).or(waits.as_ref());
         let findings: Vec<Finding> =
             view.findings.iter().filter(|f| f.pod == *key).map(Finding::from).collect();
         let of_pod = |unknown: &&model::UnknownGpus| unknown.pod.as_ref() == Some(key);
@@ -124,9 +130,9 @@ impl Explanation {
         Some(Self {
             at: view.judged.map(|at| at.to_string()),
             verdict,
-            refusal: refusal.map(|refusal| refusal.why.to_string()),
+            refusal: refusal.map(ToString::to_string),
             pod: pod.map(Pod::from),
-            waiting: view.waiting.iter().find(|w| w.pod == *key).map(Waiting::from),
+            waiting: waiting.map(Waiting::from),
             findings,
             unknown,
             rules: Rules::from(limits),

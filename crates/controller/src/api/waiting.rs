@@ -14,8 +14,12 @@ pub struct Waiting {
     pub pod: String,
     /// Its uid.
     pub uid: String,
-    /// GPUs, slices or replicas that it requests.
-    pub gpus: u32,
+    /// GPUs, slices or replicas that it requests, those included that its device claims ask for;
+    /// `null` where what a claim asks for is not known.
+    pub gpus: Option<u32>,
+    /// What each of its device claims asks for, in words.
+    #[serde(default)]
+    pub device_claims: Vec<String>,
     /// Why the scheduler could not place it, in the scheduler's words.
     pub scheduler_says: Option<String>,
     /// The node on which it would fit, when all that wait are placed together.
@@ -40,6 +44,7 @@ impl From<&model::WaitingView> for Waiting {
             pod: waiting.pod.name.to_string(),
             uid: waiting.uid.to_string(),
             gpus: waiting.gpus,
+            device_claims: waiting.device_claims.iter().map(ToString::to_string).collect(),
             scheduler_says: waiting.scheduler_says.as_ref().map(ToString::to_string),
             fits_on,
             reason: no_fit.map(|no_fit| no_fit.reason.as_str().to_owned()),

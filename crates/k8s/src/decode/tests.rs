@@ -79,6 +79,23 @@ fn the_schedulers_reason_is_kept_and_bounded() {
 }
 
 #[test]
+fn our_own_instance_type_counts_where_no_cloud_names_one() {
+    let named = |labels: serde_json::Value| {
+        let meta = meta(json!({"namespace": null, "name": "gpu-0", "labels": labels}));
+        let object = json!({"metadata": meta, "status": {}});
+        let node = Decoder::default().node(Source::Value(&object)).expect("well formed");
+        node.instance_type.map(|instance| instance.as_str().to_owned())
+    };
+    let ours = json!({"gpu-autoscaler.io/instance-type": "p5.48xlarge"});
+    assert_eq!(named(ours).as_deref(), Some("p5.48xlarge"));
+    let both = json!({
+        "gpu-autoscaler.io/instance-type": "p5.48xlarge",
+        "node.kubernetes.io/instance-type": "p4d.24xlarge",
+    });
+    assert_eq!(named(both).as_deref(), Some("p4d.24xlarge"));
+}
+
+#[test]
 fn a_malformed_object_is_named_with_its_field_and_value() {
     let errors = [
         json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "12x"}}}]}}),

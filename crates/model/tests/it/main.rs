@@ -1,3 +1,4 @@
 //! What holds of the workspace as a whole.
 
+mod labels;
 mod tidy;

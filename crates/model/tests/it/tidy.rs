@@ -169,11 +169,11 @@ struct Manifest {
     dependencies: BTreeSet<String>,
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn crate_folders() -> Vec<PathBuf> {
+pub(crate) fn crate_folders() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("crates")).expect("the workspace has crates");
     let folders = entries.map(|entry| entry.expect("readable").path());
     folders.filter(|folder| folder.join("Cargo.toml").exists()).collect()
@@ -211,7 +211,7 @@ fn read_manifest(path: &Path) -> Manifest {
     manifest
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a source folder") {
         let path = entry.expect("readable").path();

@@ -1,6 +1,5 @@
 use gpu_autoscaler_model::{
-    AttributeValue, DeviceAllocation, DeviceTest, NOT_COVERED, NodeSelectorTerm, Operator,
-    Requirement,
+    AttributeValue, DeviceAllocation, NOT_COVERED, NodeSelectorTerm, Operator, Requirement,
 };
 
 use super::*;
@@ -267,4 +266,43 @@ fn what_went_is_forgotten() {
     uids.into_iter().for_each(|uid| devices.note(&Change::Delete(uid)));
     assert!(devices.objects.is_empty() && devices.pools.is_empty() && devices.taken.is_empty());
     assert!(devices.users.is_empty());
+}
+
+#[test]
+fn gpus_are_told_from_other_devices_by_the_driver_of_their_class() {
+    let nvidia = |name: &str, tests: &[DeviceTest]| DeviceClass {
+        uid: format!("class-{name}").into(),
+        name: name.into(),
+        selectors: Some(vec![selector(tests)]),
+        extended_resource: None,
+    };
+    let driver = |name: &str| DeviceTest::Driver(name.into());
+    let taken = |drivers: &[&str]| {
+        let id = |driver: &&str| DeviceId {
+            driver: (*driver).into(),
+            pool: "a".into(),
+            device: "0".into(),
+        };
+        DeviceAllocation { devices: drivers.iter().map(id).collect(), nodes: None, exact: true }
+    };
+    let mut devices = Devices::default();
+    let mut note = |object| devices.note(&Change::Upsert(object));
+    note(DeviceObject::Class(nvidia("gpu", &[driver(GPU_DRIVER), is("type", "gpu")])));
+    note(DeviceObject::Class(nvidia("nic", &[driver("nic.example")])));
+    note(DeviceObject::Class(nvidia("any", &[is("type", "gpu")])));
+    let gpus_and_more = vec![asks("gpu", 2, &[]), asks("nic", 4, &[]), asks("gpu", 1, &[])];
+    note(DeviceObject::Claim(claim("mixed", gpus_and_more)));
+    note(DeviceObject::Claim(claim("nics", vec![asks("nic", 4, &[])])));
+    note(DeviceObject::Claim(claim("vague", vec![asks("any", 1, &[])])));
+    note(DeviceObject::Claim(claim("unknown", vec![asks("gone", 1, &[])])));
+    note(DeviceObject::Claim(DeviceClaim { requests: None, ..claim("complex", vec![]) }));
+    let drivers = [GPU_DRIVER, GPU_DRIVER, "nic.example"];
+    let allocation = Some(taken(&drivers));
+    note(DeviceObject::Claim(DeviceClaim { allocation, ..claim("taken", vec![]) }));
+    let names = ["mixed", "nics", "taken", "vague", "unknown", "complex", "nowhere"];
+    let key = |name: &str| ObjectKey::new("team", name);
+    let counts = names.map(|name| devices.gpus_of(&key(name)));
+    assert_eq!(counts, [Some(3), Some(0), Some(2), None, None, None, None]);
+    assert_eq!(devices.asked_by(&key("mixed")), "claim `team/mixed`: 2 gpu, 4 nic, 1 gpu");
+    assert_eq!(devices.asked_by(&key("nowhere")), "claim `team/nowhere`: not known");
 }

@@ -1,3 +1,7 @@
+use gpu_autoscaler_model::consent::{
+    MPS_ENABLED, OPTIMIZE, TIME_SLICING_ENABLED, WORKLOAD_TYPE, WORKLOAD_TYPE_BARE,
+};
+
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

@@ -164,6 +164,61 @@ fn a_pod_goes_where_its_volume_is_once_its_claim_is_bound() {
 }
 
 #[test]
+fn gpus_that_a_claim_asks_for_are_shown_and_counted_once() {
+    let class = DeviceClass {
+        uid: "class".into(),
+        name: "gpu.nvidia.com".into(),
+        selectors: Some(vec![DeviceSelector(vec![DeviceTest::Driver("gpu.nvidia.com".into())])]),
+        extended_resource: None,
+    };
+    let request = DeviceRequest { class: "gpu.nvidia.com".into(), selectors: vec![], count: 2 };
+    let claim = |name: &str, requests| DeviceClaim {
+        uid: format!("claim-{name}").into(),
+        key: ObjectKey::new("ml", name),
+        owner: None,
+        deleting: false,
+        requests,
+        allocation: None,
+    };
+    let asking = |name: &str, claims: &[&str], node, count| {
+        let mut pod = pod(name, node, count);
+        let claims = claims.iter().map(|c| ClaimName { name: (*c).into(), ephemeral: false });
+        let device_claims = claims.collect();
+        pod.constraints = Arc::new(Constraints { device_claims, ..Constraints::default() });
+        pod
+    };
+    let mut seen = seen(
+        vec![node("a", 4)],
+        vec![
+            asking("both", &["two"], None, 1),
+            asking("claims", &["two", "more"], None, 0),
+            asking("runs", &["two"], Some("a"), 0),
+            asking("vague", &["vague"], None, 1),
+        ],
+    );
+    seen.devices = vec![
+        Change::Upsert(DeviceObject::Class(class)),
+        Change::Upsert(DeviceObject::Claim(claim("two", Some(vec![request.clone()])))),
+        Change::Upsert(DeviceObject::Claim(claim("more", Some(vec![request])))),
+        Change::Upsert(DeviceObject::Claim(claim("vague", None))),
+    ];
+    let outcome = tick(1, &mut State::new(), &seen);
+    let waiting = outcome.view.waiting.iter();
+    let told: Vec<String> = waiting
+        .map(|w| format!("{} {:?}: {}", w.pod.name, w.gpus, w.device_claims.join(", ")))
+        .collect();
+    let two = "claim `ml/two`: 2 gpu.nvidia.com";
+    let expected = [
+        format!("both Some(3): {two}"),
+        format!("claims Some(4): {two}, claim `ml/more`: 2 gpu.nvidia.com"),
+        "vague None: claim `ml/vague`: more than counts of devices".to_owned(),
+    ];
+    assert_eq!(told, expected);
+    // Two GPUs by name, two claims of two.
+    assert_eq!(outcome.view.totals.gpus_requested, 6);
+}
+
+#[test]
 fn nothing_is_placed_again_until_something_changes_and_the_pause_is_over() {
     let mut state = State::new();
     let nodes = || vec![node("a", 4)];

@@ -156,6 +156,21 @@ fn of_two_records_the_fuller_counts() {
 }
 
 #[test]
+fn our_own_label_names_the_pool_before_those_of_others() {
+    let pool = |labels: &[&str]| {
+        let Change::Upsert(mut node) = h100() else { panic!("a node") };
+        node.labels = Labels::new(labels.iter().map(|key| ((*key).into(), (*key).into())));
+        crate::demand::pool_of(&node).to_string()
+    };
+    let [ours, older] = ["gpu-autoscaler.io/node-pool", "gpu-autoscaler.io/pool"];
+    let karpenter = "karpenter.sh/nodepool";
+    assert_eq!(pool(&[karpenter, older, ours]), ours);
+    assert_eq!(pool(&[karpenter, older]), older);
+    assert_eq!(pool(&[karpenter, "cloud.google.com/gke-nodepool"]), karpenter);
+    assert_eq!(pool(&[]), "p5.48xlarge", "its instance type stands for a pool");
+}
+
+#[test]
 fn demand_is_counted_by_pool_and_hour() {
     let Change::Upsert(mut pooled) = h100() else { panic!("a node") };
     pooled.labels = Labels::new([("karpenter.sh/nodepool".into(), "training".into())]);

@@ -263,3 +263,81 @@ fn an_event_that_is_gone_is_written_again_while_its_finding_stands() {
     let went = Delta { events: vec![Change::Delete("e".into())], ..Delta::default() };
     assert_eq!(tick(662, &mut state, &went).effects.len(), 1, "between two judgements");
 }
+
+/// A pod with annotations that holds a GPU which computes that share of the time.
+fn annotated(busy: f64, annotations: &[(&str, &str)]) -> Delta {
+    let mut pod = pod("p", "u1", Some("n1"), 1);
+    pod.annotations = Labels::new(
+        annotations
+            .iter()
+            .map(|(key, value)| (format!("gpu-autoscaler.io/{key}").into(), (*value).into())),
+    );
+    lone(pod, steady("n1", "GPU-a", Some("p"), busy))
+}
+
+/// What is found, and what is said of a pod of which nothing is decided.
+fn outcome_of(seen: &Delta) -> String {
+    let outcome = tick(600, &mut State::new(), seen);
+    let refused = outcome.view.refusals.iter().map(|refusal| refusal.why.to_string());
+    let told: Vec<String> = findings(&outcome).into_iter().chain(refused).collect();
+    told.join("; ")
+}
+
+#[test]
+fn a_pod_that_asks_to_be_left_alone_is_measured_and_not_judged() {
+    let left = "its annotation `gpu-autoscaler.io/optimize: \"false\"` asks that it be left alone";
+    for busy in [0.0, 0.3, 0.9] {
+        assert_eq!(outcome_of(&annotated(busy, &[("optimize", "false")])), left);
+    }
+    let outcome = tick(600, &mut State::new(), &annotated(0.3, &[("optimize", "false")]));
+    assert!(outcome.view.pods[0].usage.is_some(), "who looks still sees what it uses");
+    assert_eq!(outcome.effects, []);
+    assert_eq!(
+        outcome_of(&annotated(0.0, &[("optimize", "true")])),
+        "Idle p: stop it: 1.418 USD/h"
+    );
+
+    let mut stuck = annotated(0.0, &[("optimize", "false")]);
+    let Change::Upsert(pod) = &mut stuck.pods[0] else { panic!("a pod") };
+    pod.containers.waiting = Some("ImagePullBackOff".into());
+    assert_eq!(outcome_of(&stuck), left);
+}
+
+#[test]
+fn a_pod_that_rules_sharing_out_is_not_told_to_share() {
+    let ruled = |key: &str| {
+        format!(
+            "underutilized, but its annotation `gpu-autoscaler.io/{key}` rules out sharing, which \
+             is all that would be recommended"
+        )
+    };
+    let share = "Underutilized p: share the GPU: 1 of 8 replicas: 1.24075 USD/h";
+    let nothing = "Underutilized p: nothing smaller fits: raise its load: 0 USD/h";
+    let none: [(&str, &str); 0] = [];
+    let (mps, slices) = (("mps-enabled", "false"), ("time-slicing-enabled", "false"));
+    for (annotations, expected) in [
+        (&none[..], share.to_owned()),
+        (&[("sharing", "enabled")], share.to_owned()),
+        (&[("sharing", "disabled")], ruled("sharing")),
+        (&[("sharing-mode", "exclusive")], ruled("sharing-mode")),
+        // One way to share is open yet.
+        (&[mps], share.to_owned()),
+        (&[("sharing-mode", "mps"), slices], share.to_owned()),
+        // An A10G has no GPU instances.
+        (&[mps, slices], nothing.to_owned()),
+        (&[("sharing-mode", "mig")], nothing.to_owned()),
+        (
+            &[("workload-type", "training")],
+            nothing.replace(
+                "nothing smaller fits: raise its load",
+                "raise its load: training is not shared",
+            ),
+        ),
+    ] {
+        assert_eq!(outcome_of(&annotated(0.1, annotations)), expected, "{annotations:?}");
+    }
+    // Stopping it shares nothing, and a busy pod is no waste in the first place.
+    let disabled = [("sharing", "disabled")];
+    assert_eq!(outcome_of(&annotated(0.0, &disabled)), "Idle p: stop it: 1.418 USD/h");
+    assert_eq!(outcome_of(&annotated(0.9, &disabled)), "");
+}
