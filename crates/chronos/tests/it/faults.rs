@@ -71,13 +71,10 @@ fn on_a_full_disk_nothing_is_granted_and_everything_ends() {
     }
     let sandbox = Sandbox::new("count=1").without_guardian();
     std::fs::create_dir(sandbox.runtime()).unwrap();
-    let mount = |arguments: &[&str]| {
-        Command::new("mount").args(arguments).arg(sandbox.runtime()).status().unwrap().success()
-    };
-    if !mount(&["-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs"]) {
+    let Some(_small) = Small::mounted_at(sandbox.runtime()) else {
         println!("skipped: a file system cannot be mounted here");
         return;
-    }
+    };
     let id = sandbox.create(&["0", "0.5", "600"]);
     let filler = sandbox.runtime().join("filler");
     let _ = std::fs::write(&filler, vec![0; 1 << 20]);
@@ -94,7 +91,27 @@ fn on_a_full_disk_nothing_is_granted_and_everything_ends() {
         sandbox.ok(&["release", &lease.id.0]);
     }
     assert!(sandbox.leases().is_empty());
-    assert!(Command::new("umount").arg(sandbox.runtime()).status().unwrap().success());
+}
+
+/// A file system of 256 KiB that is unmounted whatever becomes of its test.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// `None` where nothing can be mounted.
+    fn mounted_at(folder: std::path::PathBuf) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs"]).arg(&folder);
+        mount.status().unwrap().success().then(|| Self(folder))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: a process that is about to end may still have it open.
+        let status = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let done = status.is_ok_and(|status| status.success());
+        assert!(done || std::thread::panicking(), "{} stays mounted", self.0.display());
+    }
 }
 
 #[test]

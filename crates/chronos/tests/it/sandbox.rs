@@ -40,6 +40,7 @@ const JANITOR: &str = r#"
             kill -KILL "${pid%/environ}"
         fi
     done
+    grep -oE " $0-[^ ]+" /proc/mounts | while read -r place; do umount -l "$place"; done
     rm -rf "$0"-*
 "#;
 
