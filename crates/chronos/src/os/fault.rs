@@ -85,6 +85,12 @@ impl Fault {
             Self::Os { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("free some space; leases that are granted end all the same")
             }
+            Self::Os { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("run it as the user whom that belongs to, or as root")
+            }
+            Self::Helper { .. } => Some(
+                "root: `systemctl status chronos-helper.socket`, or keep `chronos helper` running",
+            ),
             Self::NetworkFileSystem { purpose, .. } => Some(match purpose {
                 Purpose::Runtime => {
                     "set CHRONOS_RUNTIME_DIR to a directory on tmpfs or a local disk"
