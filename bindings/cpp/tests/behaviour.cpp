@@ -1,4 +1,5 @@
 // What programs in C++ rely on.
+#include <chronos/chronos.h>
 #include <chronos/chronos.hpp>
 
 #include <cstdlib>

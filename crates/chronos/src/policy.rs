@@ -82,7 +82,7 @@ pub struct Limits {
     #[serde(default)]
     pub max_leases: Option<u32>,
     /// GPU-hours used, decayed with a half-life of a day.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "hours")]
     pub gpu_hours: Option<f64>,
     /// How far ahead the calendar may be reserved, `7d`.
     #[serde(default, with = "text_span")]
@@ -303,6 +303,17 @@ pub fn allow_time(
     Ok(())
 }
 
+/// Hours that usage can be compared with: NaN would limit nothing.
+fn hours<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    let hours = Option::<f64>::deserialize(from)?;
+    match hours.filter(|hours| !(hours.is_finite() && *hours >= 0.0)) {
+        None => Ok(hours),
+        Some(wrong) => Err(serde::de::Error::custom(format!(
+            "`{wrong}` GPU-hours: write a number from 0, or leave the key out for no limit"
+        ))),
+    }
+}
+
 mod text_part {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -406,5 +417,11 @@ users:
     fn a_key_that_is_not_known_is_an_error() {
         assert!(serde_saphyr::from_str::<Policy>("default: {maxGpu: 1}").is_err());
         assert!(serde_saphyr::from_str::<Policy>("default: {maxMemory: 1.5}").is_err());
+        for wrong in [".nan", ".inf", "-1", "many"] {
+            let text = format!("default: {{gpuHours: {wrong}}}");
+            assert!(serde_saphyr::from_str::<Policy>(&text).is_err(), "{wrong}");
+        }
+        let policy: Policy = serde_saphyr::from_str("default: {gpuHours: 48}").unwrap();
+        assert_eq!(policy.default.gpu_hours, Some(48.0));
     }
 }

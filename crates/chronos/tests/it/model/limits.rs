@@ -385,3 +385,65 @@ fn a_journal_is_as_long_as_what_is_live_and_not_as_what_was() {
     let lines = journal.iter().filter(|byte| **byte == b'\n').count();
     assert!(lines <= 70, "{lines} lines of 300 that were written");
 }
+
+#[test]
+fn a_job_that_is_only_told_of_its_deadline_outlives_its_lease() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    let asked = Request { on_expire: OnExpire::Notify, ..request(&[0], 100, 10) };
+    let lease = create(&run, ANN, &rules, asked).unwrap();
+    let caller = run.caller(ANN);
+    engine(&run).attach(&caller, &lease.id, &caller.process, ANN).unwrap();
+    pass(&run, 11);
+    engine(&run).settle(Diligence::Full).unwrap();
+    assert!(run.machine.borrow().book().lease(&lease.id).is_none());
+    let left = run.machine.borrow().processes.get(&caller.process.pid).map(|p| p.id.clone());
+    assert_eq!(left, Some(caller.process), "it runs on, and is foreign");
+    create(&run, BOB, &rules, request(&[0], 100, 10)).unwrap();
+}
+
+#[test]
+fn a_window_that_nobody_takes_up_is_open_to_others_after_a_quarter_of_an_hour() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    reserve(&run, &rules, &request(&[0], 100, 7_200), 60).unwrap();
+    let due = |run: &Run| engine(run).settle(Diligence::Due).unwrap().due;
+    pass(&run, 61);
+    let refused = create(&run, BOB, &rules, request(&[0], 100, 60)).unwrap_err();
+    assert_eq!(refused.code(), "no_capacity");
+    let now = engine(&run).world().now().boot;
+    let closed = due(&run).expect("a guard has something to wait for").since(now);
+    assert!((890..=900).contains(&closed.as_secs_up()), "{closed}");
+    pass(&run, 900);
+    engine(&run).settle(Diligence::Due).unwrap();
+    create(&run, BOB, &rules, request(&[0], 100, 60)).unwrap();
+    assert_eq!(run.machine.borrow().calendar.len(), 0, "also on the disk");
+}
+
+#[test]
+fn a_window_outlives_a_reboot() {
+    let (mut run, rules) = (machine(&[1_000], true), Policy::default());
+    reserve(&run, &rules, &request(&[0], 100, 7_200), 3_600).unwrap();
+    run.reboot();
+    create(&run, BOB, &rules, request(&[0], 100, 600)).unwrap();
+    let refused = create(&run, ANN, &rules, request(&[0], 100, 7_200)).unwrap_err();
+    assert_eq!(refused.code(), "no_capacity");
+    let book = run.machine.borrow().book().clone();
+    assert_eq!(book.reservations().next().map(|kept| kept.owner.uid), Some(ANN));
+}
+
+#[test]
+fn nobody_pulls_a_process_of_another_user_into_a_lease() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    let lease = create(&run, ANN, &rules, request(&[0], 50, 100)).unwrap();
+    let (ann, bob) = (run.caller(ANN), run.caller(BOB));
+    let attach = |caller: &Caller, process: &ProcessId, uid: u32| match engine(&run)
+        .attach(caller, &lease.id, process, uid)
+    {
+        Err(Error::Refused(refusal)) => refusal.code(),
+        Ok(_) => "done",
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(attach(&ann, &bob.process, BOB), "not_attachable");
+    assert_eq!(attach(&bob, &bob.process, BOB), "not_yours");
+    assert_eq!(attach(&ann, &ann.process, ANN), "done");
+    assert_eq!(attach(&run.caller(0), &bob.process, BOB), "done");
+}
