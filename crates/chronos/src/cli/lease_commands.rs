@@ -15,7 +15,7 @@ use crate::engine::{names, phase_word};
 use crate::lease::{Binding, Lease, OnExpire, Part, Phase, Request, Reservation, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Means, Outcome};
-use crate::os::{clock, terminal};
+use crate::os::{clock, guards, terminal};
 use crate::planner;
 use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
@@ -184,7 +184,7 @@ fn create(session: &mut Session, wanted: &Wanted, out: Output) -> Result<ExitCod
 
 /// What is in force, in one line, before any process joins.
 fn enforcement(session: &mut Session, lease: &Lease) -> String {
-    let guards = super::doctor::guards(session.host(), lease);
+    let guards = guards::armed(session.host(), lease).join("+");
     let tree = if lease.fenced { "cgroup" } else { "environment" };
     format!("memory=none (by agreement) compute=none tree={tree} expiry={guards}")
 }
