@@ -47,6 +47,7 @@ test: ## Run all tests; REQUIRE_ALL=1 turns every skip, save GPU tests, into a f
 	@if [[ -n "$${REQUIRE_ALL:-}" ]]; then $(MAKE) --no-print-directory programs; \
 	else $(MAKE) --no-print-directory programs || echo 'tests that need the control plane will be skipped' >&2; fi
 	$(CARGO) test --workspace --no-fail-fast
+	$(MAKE) --no-print-directory test-chronos-portable
 
 .PHONY: lint
 lint: ## Formatting, lints, licenses.
@@ -91,6 +92,13 @@ fuzz: ## Run every fuzz target for FUZZ_SECS seconds (needs a nightly toolchain)
 	  cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) -print_final_stats=1; done
 
 .PHONY: demo-chronos bench-chronos coverage-chronos soak-chronos
+.PHONY: test-chronos-portable test-chronos-windows
+test-chronos-portable: ## The tests of Chronos with its half for other systems: TEST_ARGS='kill_points'.
+	@.ci/chronos/portable.sh $(TEST_ARGS)
+
+test-chronos-windows: ## Build chronos.exe and run it under Wine (installs MinGW and Wine): SEED=, TIMES=.
+	@.ci/chronos/windows.sh
+
 demo-chronos: ## Two users, three jobs, one queue on fake GPUs; ends within a minute.
 	@.ci/chronos/demo.sh
 

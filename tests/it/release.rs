@@ -36,7 +36,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Writes a release of this machine's programs to `files`, and the programs to `programs`.
+/// Writes a release of this machine's programs to `files`.
 fn write_release(scratch: &ScratchDir) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The whole workspace's features, so that nothing is built twice.
@@ -57,6 +57,8 @@ fn write_release(scratch: &ScratchDir) {
         .env("MACHINES", ARCH)
         .env(format!("PROGRAMS_{ARCH}"), &folder)
         .env("SOURCE_DATE_EPOCH", TIME));
+    // A folder that lives as long as the process is removed by the next run only.
+    fs::remove_dir_all(folder).expect("ours");
 }
 
 fn run(command: &mut Command) -> Output {

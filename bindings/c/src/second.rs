@@ -1,18 +1,16 @@
 //! The second interface: what the first one cannot say, with versions and sizes.
 
-use std::ffi::{CString, c_char, c_void};
-use std::os::fd::IntoRawFd;
-
 use chronos::api::{Order, Reply};
 use chronos::cli::views;
 use chronos::lease::{Binding, Choice, Lease, MemoryAsk, OnExpire, Priority, Request, WarnSignal};
 use chronos::os::session::lease_id;
 use chronos::os::{Session, clock, supervise};
-use chronos::quantity::{Ppm, Span};
+use chronos::quantity::{Boottime, Ppm, Span};
 use chronos::refusal::Refusal;
 use chronos::wanted;
 use chronos::world::World;
 use serde_json::Value;
+use std::ffi::{CString, c_char, c_void};
 
 use crate::{Failure, guarded, optional, partitioner, text};
 
@@ -341,6 +339,19 @@ pub unsafe extern "C" fn chronos_v1_remaining_ms(
     )
 }
 
+/// A descriptor that becomes readable at a time.
+#[cfg(target_os = "linux")]
+fn alarm(at: Boottime) -> Result<i32, Failure> {
+    use std::os::fd::IntoRawFd;
+    Ok(clock::alarm(at)?.into_raw_fd())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn alarm(_at: Boottime) -> Result<i32, Failure> {
+    let system = std::env::consts::OS;
+    Err(Failure { code: -69, message: format!("{system} has no descriptor that tells the time") })
+}
+
 /// See the header.
 ///
 /// # Safety
@@ -357,7 +368,7 @@ pub unsafe extern "C" fn chronos_v1_warning_fd(
             // SAFETY: as the caller promises.
             let lease = unsafe { find(handle, id)? };
             let before = millis(before_ms)?.unwrap_or(Span::ZERO);
-            Ok(clock::alarm(lease.deadline.before(before))?.into_raw_fd())
+            alarm(lease.deadline.before(before))
         },
     )
 }

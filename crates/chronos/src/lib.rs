@@ -13,8 +13,7 @@
 //!
 //! `tests/it/model.rs` kills the engine at random steps a million times and holds it to these four.
 //! What decides is pure and takes time as an argument; what acts is under [`os`], and nowhere else.
-//! There is no network here, no Kubernetes and no asynchronous runtime. What decides compiles for
-//! every target; what acts, and with it the tool, is there for Linux.
+//! There is no network here, no Kubernetes and no asynchronous runtime.
 
 pub mod api;
 pub mod audit;
@@ -22,7 +21,6 @@ pub mod book;
 pub mod calendar;
 #[doc(hidden)]
 pub mod chance;
-#[cfg(target_os = "linux")]
 pub mod cli;
 pub mod engine;
 pub mod expiry;
@@ -30,7 +28,6 @@ pub mod holding;
 pub mod index;
 pub mod journal;
 pub mod lease;
-#[cfg(target_os = "linux")]
 pub mod os;
 mod packed;
 pub mod planner;
@@ -42,7 +39,6 @@ pub mod queue;
 pub mod refusal;
 pub mod size;
 pub mod suspension;
-#[cfg(target_os = "linux")]
 pub mod wanted;
 pub mod warning;
 pub mod world;

@@ -386,3 +386,17 @@ fn who_runs_now_has_used_something_and_waits_behind_who_has_not() {
     let order: Vec<LeaseId> = plan(&book, &gpus, then, None).into_iter().map(|p| p.id).collect();
     assert_eq!(order, [waits(2).id, waits(1).id]);
 }
+
+/// Each of GPUs 0, 1 and 2 has a neighbor nearer than the other two: who grows a gang from the
+/// nearest ends with a neighbor and a far one.
+#[test]
+fn a_gang_is_compared_with_all_others_where_there_are_few() {
+    let distance = |a: u32, b: u32| match (a, b) {
+        _ if a == b => 0,
+        (0..3, 0..3) => 2,
+        _ if a % 3 == b % 3 => 1,
+        _ => 10,
+    };
+    let gpus: Vec<Gpu> = (0..6).map(|a| gpu(a, (0..6).map(|b| distance(a, b)).collect())).collect();
+    assert_eq!(chosen(&gpus, 3, &[]), [0, 1, 2]);
+}

@@ -110,6 +110,16 @@ impl fmt::Display for Extent {
     }
 }
 
+/// What a server holds.
+struct Held {
+    /// For how long it holds something.
+    holds: Duration,
+    /// From how long ago on it is known to hold nothing; `holds` where it holds all of it.
+    lacks: Duration,
+    /// The most series that were seen at once; at least one.
+    series: u64,
+}
+
 /// How reading back is going.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -164,8 +174,7 @@ impl ReadBack {
             return Ok(extent);
         }
         let now = clock::now();
-        let series = self.history.learned_series(now).await?.max(1);
-        let (holds, lacks) = self.held(now).await?;
+        let Held { holds, lacks, series } = self.held(now).await?;
         let mut extent = extent(now, series, self.limits, &self.policy);
         if extent.every > 1 {
             // What is not there takes no part of the values.
@@ -177,21 +186,28 @@ impl ReadBack {
         Ok(*self.extent.insert(extent))
     }
 
-    /// For how long the server holds something, and for how long it does not, as far back as is
-    /// asked for. Where it held nothing for a while, it may hold more.
-    async fn held(&self, now: Timestamp) -> Result<(Duration, Duration), ReadError> {
+    /// How far back the server holds something, as far as that is asked for. Where it held nothing
+    /// for a while, it may hold more.
+    async fn held(&self, now: Timestamp) -> Result<Held, ReadError> {
         let (mut holds, mut lacks) = (Duration::ZERO, self.limits.reach);
-        if self.history.learned_series(now.before(lacks)).await? > 0 {
-            return Ok((lacks, lacks));
+        // The most at any time: a fleet whose exporters are silent just now is as large as before.
+        let at_end = self.history.learned_series(now).await?;
+        let at_begin = self.history.learned_series(now.before(lacks)).await?;
+        let mut series = at_end.max(at_begin).max(1);
+        if at_begin > 0 {
+            return Ok(Held { holds: lacks, lacks, series });
         }
         for _ in 0..PROBES {
             let middle = (holds + lacks) / 2;
-            match self.history.learned_series(now.before(middle)).await? {
-                0 => lacks = middle,
-                _ => holds = middle,
+            let found = self.history.learned_series(now.before(middle)).await?;
+            series = series.max(found);
+            if found > 0 {
+                holds = middle;
+            } else {
+                lacks = middle;
             }
         }
-        Ok((holds, lacks))
+        Ok(Held { holds, lacks, series })
     }
 
     /// Reads and counts the next stretches; `None` when the present is reached.

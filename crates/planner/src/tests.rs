@@ -159,6 +159,20 @@ fn nodes_of(pods: &[Pod], fleet: &Fleet, strategy: Strategy) -> Vec<Option<Arc<s
 }
 
 #[test]
+fn of_nodes_that_are_equal_otherwise_the_fuller_is_taken() {
+    let mut used = node("b", whole(4));
+    for gpu in &mut used.gpus[..2] {
+        (gpu.compute_free_milli, gpu.memory_free_mib) = (0, 0);
+    }
+    let fleet = fleet(vec![node("a", whole(4)), used, node("c", whole(4))]);
+    let on = |gpu| nodes_of(&[pod("p", gpu)], &fleet, Strategy::Default)[0].clone();
+    assert_eq!(on(gpus(1)).as_deref(), Some("b"));
+    assert_eq!(on(gpus(2)).as_deref(), Some("b"));
+    assert_eq!(on(gpus(3)).as_deref(), Some("a"), "it has too few");
+    assert_eq!(on(GpuRequest::None).as_deref(), Some("b"), "also without GPUs");
+}
+
+#[test]
 fn best_fit_takes_the_node_with_the_least_left_and_worst_fit_the_most() {
     let fleet =
         fleet(vec![node("six", whole(6)), node("three", whole(3)), node("eight", whole(8))]);

@@ -125,8 +125,8 @@ int32_t chronos_v1_attach(ChronosPartitionerHandle handle, const char *partition
 int32_t chronos_v1_remaining_ms(ChronosPartitionerHandle handle, const char *partition_id,
                                 int64_t *out);
 /* A descriptor that becomes readable `before_ms` before the deadline as it stands now, for poll(),
- * select() or an event loop; a negative code on failure. It is yours to close. After an extension
- * or a resume, ask for another one. */
+ * select() or an event loop; a negative code on failure, -69 on systems other than Linux. It is
+ * yours to close. After an extension or a resume, ask for another one. */
 int32_t chronos_v1_warning_fd(ChronosPartitionerHandle handle, const char *partition_id,
                               uint64_t before_ms);
 /* One JSON object of kind LeaseList; `chronos schema` prints its schema. */

@@ -286,7 +286,7 @@ pub struct Wanted {
     /// Share of the compute on each GPU, such as 50%
     #[arg(long, value_name = "PART")]
     pub compute: Option<String>,
-    /// How long, such as 2h; an hour without it
+    /// How long, such as 2h; without it an hour, or the rest of the reservation
     #[arg(long = "for", value_name = "DURATION", allow_negative_numbers = true)]
     pub duration: Option<String>,
     /// Take what this reservation keeps

@@ -7,57 +7,17 @@ use serde_json::json;
 use super::exit::Failure;
 use super::print::{GREEN, Output, RED, YELLOW};
 use super::views;
-use crate::lease::Lease;
-use crate::os::directory::{Directory, Purpose};
+use crate::os::check::{Check, State};
+use crate::os::directory::Directory;
+use crate::os::fault::Purpose;
 use crate::os::gpu::nvml;
 use crate::os::settings::Access;
-use crate::os::{Host, Session, Settings, cgroup, ebpf, guard, systemd};
-
-/// One thing that was looked at.
-struct Check {
-    name: &'static str,
-    state: State,
-    text: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ok,
-    Warning,
-    Error,
-}
-
-impl State {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// The guards that are armed for a lease, as one word.
-///
-/// The kernel is named only where a device program is on the lease's control group: a GPU without
-/// a device node has nothing that could be refused.
-pub fn guards(host: &mut Host, lease: &Lease) -> String {
-    let mut guards = vec!["guardian"];
-    if systemd::present() {
-        guards.push("systemd");
-    }
-    let nodes = host.backend().nodes_of(lease);
-    if lease.fenced && !nodes.is_empty() && ebpf::available() {
-        guards.push("kernel");
-    }
-    guards.push("next-caller");
-    guards.join("+")
-}
+use crate::os::{Session, Settings, guards};
 
 /// Examines the machine. It succeeds when nothing is an error.
 pub fn doctor(out: Output) -> Result<ExitCode, Failure> {
     let mut checks = Vec::new();
-    let mut check = |name, state, text: String| checks.push(Check { name, state, text });
+    let mut check = |name, state, text: String| checks.push(Check::new(name, state, text));
     match Settings::read() {
         Err(fault) => check("configuration", State::Error, crate::os::session::chain(&fault)),
         Ok(settings) => {
@@ -118,15 +78,9 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
                 format!("{place}, by way of the helper at {}", socket.display()),
             );
         }
-        Access::Own if rustix::process::geteuid().is_root() => {
-            check("state", State::Ok, format!("{place}, for the whole machine"));
-        }
         Access::Own => {
-            let text = format!(
-                "{place}, for this user alone: other users are not seen; root can run \
-                 `chronos setup`"
-            );
-            check("state", State::Warning, text);
+            let (state, whose) = guards::whose();
+            check("state", state, format!("{place}, {whose}"));
         }
     }
     if settings.access == Access::Own {
@@ -147,7 +101,9 @@ fn examine(settings: &Settings, check: &mut impl FnMut(&'static str, State, Stri
         Err(fault) => check("journal", State::Error, crate::os::session::chain(&fault)),
     }
     examine_gpus(&mut session, check);
-    examine_guards(&mut session, check);
+    for found in guards::examine(session.host()) {
+        check(found.name, found.state, found.text);
+    }
     let text = "no memory limit is enforced inside processes by this version: partitions are kept \
                 by admission, and at the deadline by signals";
     check("memory", State::Warning, text.to_owned());
@@ -193,42 +149,4 @@ fn examine_gpus(session: &mut Session, check: &mut impl FnMut(&'static str, Stat
         _ => "processes are stopped, their memory stays on the GPU",
     };
     check("suspend", State::Ok, text.to_owned());
-}
-
-fn examine_guards(session: &mut Session, check: &mut impl FnMut(&'static str, State, String)) {
-    let host = session.host();
-    match host.fences() {
-        Some(_) => check("tree", State::Ok, "each partition has a control group".to_owned()),
-        None => {
-            let why = match cgroup::mounted() {
-                None => "there is no control group hierarchy of version 2".to_owned(),
-                Some(path) => format!("{} may not be written by this user", path.display()),
-            };
-            let text = format!("members are found by their environment, because {why}");
-            check("tree", State::Warning, text);
-        }
-    }
-    let guardian = match guard::present(host) {
-        Ok(true) => "runs".to_owned(),
-        Ok(false) => "none runs; one is started with the next partition".to_owned(),
-        Err(_) => "cannot be asked by this user".to_owned(),
-    };
-    check("guardian", State::Ok, guardian);
-    if systemd::present() {
-        check("systemd", State::Ok, "a timer is armed for each deadline".to_owned());
-    } else {
-        check("systemd", State::Warning, "does not run here: no timers".to_owned());
-    }
-    match (host.fences(), ebpf::probe()) {
-        (Some(_), Ok(())) => {
-            check("kernel", State::Ok, "refuses to open the GPUs after a deadline".to_owned());
-        }
-        (None, _) => {
-            let text = "no device programs without control groups".to_owned();
-            check("kernel", State::Warning, text);
-        }
-        (_, Err(fault)) => {
-            check("kernel", State::Warning, crate::os::session::chain(&fault));
-        }
-    }
 }

@@ -12,10 +12,10 @@ use super::print::{self, Mark, Output};
 use super::views;
 use crate::api::{Order, Reply};
 use crate::engine::{names, phase_word};
-use crate::lease::{Binding, Lease, OnExpire, Part, Phase, Request, ReservationId};
+use crate::lease::{Binding, Lease, OnExpire, Part, Phase, Request, Reservation, ReservationId};
 use crate::os::session::{Session, lease_id};
 use crate::os::supervise::{self, Means, Outcome};
-use crate::os::{clock, terminal};
+use crate::os::{clock, guards, terminal};
 use crate::planner;
 use crate::quantity::{Now, Span};
 use crate::refusal::Refusal;
@@ -91,7 +91,22 @@ fn expect_done(reply: Reply) -> Result<(), Failure> {
 pub(super) fn request(session: &mut Session, wanted: &Wanted) -> Result<Request, Failure> {
     let gpus = session.host().backend().gpus()?;
     let defaults = wanted::Defaults::of(&session.settings().config);
-    Ok(wanted::request(wanted, &gpus, &defaults)?)
+    let mut request = wanted::request(wanted, &gpus, &defaults)?;
+    if let (Some(id), None) = (&request.reservation, &wanted.duration) {
+        let now = clock::now();
+        let kept = session.book()?.reservation(id);
+        if let Some(rest) = kept.and_then(|kept| rest_of(kept, request.grace, now)) {
+            request.duration = rest;
+        }
+    }
+    Ok(request)
+}
+
+/// For how long a lease may run that takes a window up now: its grace is inside the window, too.
+fn rest_of(kept: &Reservation, grace: Span, now: Now) -> Option<Span> {
+    let (start, end) = planner::span_of(kept, now);
+    let rest = end.before(grace).since(start.max(now.boot));
+    (rest > Span::ZERO).then_some(rest)
 }
 
 /// Takes a lease as the arguments ask, waiting for it if they say so.
@@ -169,7 +184,7 @@ fn create(session: &mut Session, wanted: &Wanted, out: Output) -> Result<ExitCod
 
 /// What is in force, in one line, before any process joins.
 fn enforcement(session: &mut Session, lease: &Lease) -> String {
-    let guards = super::doctor::guards(session.host(), lease);
+    let guards = guards::armed(session.host(), lease).join("+");
     let tree = if lease.fenced { "cgroup" } else { "environment" };
     format!("memory=none (by agreement) compute=none tree={tree} expiry={guards}")
 }

@@ -82,7 +82,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     let settings = Settings::read()?;
     match arguments.command {
         Command::Guard { detach } => {
-            if !detach || crate::os::guard::detach()? {
+            if !detach || crate::os::detach::detach()? {
                 crate::os::guard::run(&settings)?;
             }
             return Ok(ExitCode::SUCCESS);

@@ -1,8 +1,26 @@
 //! What can go wrong with the machine itself.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use super::directory::Purpose;
+/// What a folder of ours is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Live state: leases, locks, the queue.
+    Runtime,
+    /// What outlives a reboot: history and calendar.
+    State,
+}
+
+impl Purpose {
+    /// In words.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Runtime => "runtime directory",
+            Self::State => "state directory",
+        }
+    }
+}
 
 /// A failed call, with what it was done to.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +100,15 @@ impl Fault {
     /// The next step.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Os { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
+            Self::Os { source, .. } if source.kind() == ErrorKind::StorageFull => {
                 Some("free some space; leases that are granted end all the same")
             }
+            Self::Os { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("run it as the user whom that belongs to, or as root")
+            }
+            Self::Helper { .. } => Some(
+                "root: `systemctl status chronos-helper.socket`, or keep `chronos helper` running",
+            ),
             Self::NetworkFileSystem { purpose, .. } => Some(match purpose {
                 Purpose::Runtime => {
                     "set CHRONOS_RUNTIME_DIR to a directory on tmpfs or a local disk"

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::directory::{Directory, Replacement, lock, unlock};
-use super::fault::Fault;
+use gpu_autoscaler_model::Timestamp;
+
+use super::directory::{Directory, Replacement};
+use super::fault::{Fault, Purpose};
+use super::lock::{lock, unlock};
 use crate::book::Epitaph;
 use crate::journal::crc32c;
 use crate::lease::{LeaseId, Reservation};
@@ -18,25 +20,87 @@ const ROTATE: u64 = 8 << 20;
 /// Bytes at the end of the history in which a lease is looked for before it is written again.
 const LOOK_BACK: u64 = 64 << 10;
 
+/// The place of what outlives a reboot. The default is none: what is to be kept is lost, aloud.
+#[derive(Debug, Default)]
+pub struct Archive {
+    directory: Option<Directory>,
+    mode: u32,
+}
+
+impl Archive {
+    /// Opens the folder, and makes it with permission bits `folder` if it is not there; files get
+    /// `mode`. A machine that has no place for it leases all the same: `doctor` says what is missing.
+    ///
+    /// # Errors
+    /// [`Fault::NotOurs`], [`Fault::NetworkFileSystem`].
+    pub fn open(path: &Path, folder: u32, mode: u32) -> Result<Self, Fault> {
+        let directory = match Directory::open(Purpose::State, path, folder) {
+            Err(Fault::Os { .. }) => None,
+            directory => Some(directory?),
+        };
+        Ok(Self { directory, mode })
+    }
+
+    /// Writes the line of a lease that is over. A line that cannot be kept is named and given up:
+    /// an account is worth less than a GPU.
+    pub fn bury(&self, epitaph: &Epitaph) {
+        let Some(directory) = &self.directory else { return };
+        if let Err(fault) = bury(directory, self.mode, epitaph) {
+            eprintln!("chronos: partition `{}` has no line in the history: {fault}", epitaph.id);
+        }
+    }
+
+    /// What leases that are over have used: user, GPU-seconds, and the date at which each ended.
+    ///
+    /// # Errors
+    /// [`Fault::Os`] for a history that is there and cannot be read.
+    pub fn used(&self) -> Result<Vec<(u32, f64, Timestamp)>, Fault> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+        // Damaged lines are somebody's usage that is forgotten: no reason to grant nothing.
+        let (lines, _) = read(directory.path())?;
+        Ok(lines.into_iter().map(|line| (line.uid, line.gpu_secs, line.ended)).collect())
+    }
+
+    /// The calendar as it was kept.
+    ///
+    /// # Errors
+    /// [`Fault::Os`] for one that is there and cannot be read or understood.
+    pub fn calendar(&self) -> Result<Vec<Reservation>, Fault> {
+        self.directory.as_ref().map_or_else(|| Ok(Vec::new()), calendar)
+    }
+
+    /// Keeps the calendar; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`Fault::Setting`] without a place for it, [`Fault::Os`], [`Fault::NotOurs`].
+    pub fn keep_calendar(&self, reservations: &[Reservation]) -> Result<(), Fault> {
+        let Some(directory) = &self.directory else {
+            let why = "the calendar cannot be kept without a state directory".to_owned();
+            return Err(Fault::Setting { origin: "state directory".to_owned(), why });
+        };
+        keep_calendar(directory, self.mode, reservations)
+    }
+}
+
 /// Appends the line of a lease that is over. It is on the disk when this returns; a lease that is
 /// among the last lines already is not written twice.
-///
-/// # Errors
-/// [`Fault::Os`] and [`Fault::NotOurs`].
-pub fn bury(directory: &Directory, mode: u32, epitaph: &Epitaph) -> Result<(), Fault> {
-    let path = directory.path_of(c"history");
-    let file = directory.file(c"history", mode)?;
-    lock(&file, &path)?;
-    let done = append(directory, &file, epitaph, mode);
-    unlock(&file);
-    done.map_err(|error| Fault::os("write", path.display(), error))
+fn bury(directory: &Directory, mode: u32, epitaph: &Epitaph) -> Result<(), Fault> {
+    // Not the file itself: where locks are mandatory it could not be read meanwhile.
+    let (path, guard) = (directory.path_of("history.lock"), directory.file("history.lock", mode)?);
+    lock(&guard, &path)?;
+    let path = directory.path_of("history");
+    let done = directory.file("history", mode).map(|file| append(directory, &file, epitaph, mode));
+    unlock(&guard);
+    done?.map_err(|error| Fault::os("write", path.display(), error))
 }
 
 fn append(directory: &Directory, file: &File, epitaph: &Epitaph, mode: u32) -> io::Result<()> {
     let length = file.metadata()?.len();
     let start = length.saturating_sub(LOOK_BACK);
     let mut tail = vec![0; usize::try_from(length - start).unwrap_or(0)];
-    file.read_exact_at(&mut tail, start)?;
+    let mut place = file;
+    place.seek(SeekFrom::Start(start))?;
+    place.read_exact(&mut tail)?;
     let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     let needle = format!("\"id\":\"{}\"", epitaph.id);
     if String::from_utf8_lossy(&tail[..whole]).contains(&needle) {
@@ -47,13 +111,15 @@ fn append(directory: &Directory, file: &File, epitaph: &Epitaph, mode: u32) -> i
     let json = serde_json::to_string(epitaph).map_err(io::Error::other)?;
     let line = format!("{:08x} {json}\n", crc32c(json.as_bytes()));
     file.set_len(end)?;
-    file.write_all_at(line.as_bytes(), end)?;
+    place.seek(SeekFrom::Start(end))?;
+    place.write_all(line.as_bytes())?;
     file.sync_data()?;
     if end + line.len() as u64 > ROTATE {
         let mut whole = Vec::new();
-        (&*file).read_to_end(&mut whole)?;
+        place.rewind()?;
+        place.read_to_end(&mut whole)?;
         let plan = Replacement { mode, reserve: 0, durable: true };
-        directory.replace(c"history.1", c"history.new", &whole, plan).map_err(io::Error::other)?;
+        directory.replace("history.1", "history.new", &whole, plan).map_err(io::Error::other)?;
         file.set_len(0)?;
     }
     Ok(())
@@ -89,29 +155,21 @@ fn parse(line: &str) -> Option<Epitaph> {
     (crc32c(json.as_bytes()) == sum).then(|| serde_json::from_str(json).ok())?
 }
 
-/// Keeps the calendar; it is on the disk when this returns.
-///
-/// # Errors
-/// [`Fault::Os`] and [`Fault::NotOurs`].
-pub fn keep_calendar(
+fn keep_calendar(
     directory: &Directory,
     mode: u32,
     reservations: &[Reservation],
 ) -> Result<(), Fault> {
-    let path = directory.path_of(c"calendar");
+    let path = directory.path_of("calendar");
     let json = serde_json::to_vec(reservations)
         .map_err(|e| Fault::os("write", path.display(), io::Error::other(e)))?;
     let plan = Replacement { mode, reserve: 0, durable: true };
-    directory.replace(c"calendar", c"calendar.new", &json, plan).map(drop)
+    directory.replace("calendar", "calendar.new", &json, plan).map(drop)
 }
 
-/// Reads the calendar.
-///
-/// # Errors
-/// [`Fault::Os`] for a file that is there and cannot be read or understood.
-pub fn calendar(directory: &Directory) -> Result<Vec<Reservation>, Fault> {
-    let Some(mut file) = directory.file_to_read(c"calendar")? else { return Ok(Vec::new()) };
-    let path = directory.path_of(c"calendar");
+fn calendar(directory: &Directory) -> Result<Vec<Reservation>, Fault> {
+    let Some(mut file) = directory.file_to_read("calendar")? else { return Ok(Vec::new()) };
+    let path = directory.path_of("calendar");
     let mut json = Vec::new();
     file.read_to_end(&mut json).map_err(|e| Fault::os("read", path.display(), e))?;
     serde_json::from_slice(&json)

@@ -1,16 +1,11 @@
 //! One user's way to the book: its own engine, or the helper.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use super::directory::{Directory, Purpose};
-use super::fault::Fault;
-use super::guard::{self, Notice};
+use super::directory::Directory;
+use super::fault::{Fault, Purpose};
 use super::host::Host;
+use super::notice::Notice;
 use super::settings::{Access, Settings};
-use super::{clock, process, users};
+use super::{clock, guard, helper, process, users};
 use crate::api::{Order, Reply, Victim};
 use crate::book::Book;
 use crate::engine::{Answer, Engine, Error, Suggestion, Wish};
@@ -23,12 +18,6 @@ use crate::quantity::{Boottime, Span};
 use crate::refusal::Refusal;
 use crate::suspension::Resumption;
 use crate::world::{Suspension, World};
-
-/// Longest reply of the helper, in bytes: a list of twenty thousand leases.
-const REPLY_MAX: u64 = 16 << 20;
-
-/// How long the helper may take to begin its answer beyond what the order itself may take.
-const HELPER_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a waiter goes without looking, whatever it was told.
 const LOOK_EVERY: Span = Span::from_secs(5);
@@ -89,7 +78,7 @@ impl Session {
                 let caller = own_caller()?;
                 perform(&mut self.engine, &self.settings, &caller, order)
             }
-            Access::Helper(socket) => ask_helper(socket, order)?,
+            Access::Helper(socket) => helper::ask(socket, order)?,
         };
         Ok(match reply {
             Reply::Noted { notes, answer } => {
@@ -180,22 +169,6 @@ pub fn own_caller() -> Result<Caller, Fault> {
     // Nobody's groups limit root.
     let groups = if owner.uid == 0 { Vec::new() } else { users::groups_of(owner.uid) };
     Ok(Caller { groups, owner, process: process::own()? })
-}
-
-fn ask_helper(socket: &Path, order: &Order) -> Result<Reply, Fault> {
-    let fail = |why: String| Fault::Helper { path: PathBuf::from(socket), why };
-    let mut stream = UnixStream::connect(socket).map_err(|e| fail(e.to_string()))?;
-    let grace = Duration::from_secs(3_600);
-    let patience = if matches!(order, Order::Release { .. }) { grace } else { HELPER_WAIT };
-    stream.set_read_timeout(Some(patience)).map_err(|e| fail(e.to_string()))?;
-    let mut line = serde_json::to_vec(order).map_err(|e| fail(e.to_string()))?;
-    line.push(b'\n');
-    stream.write_all(&line).map_err(|e| fail(e.to_string()))?;
-    let mut reply = String::new();
-    BufReader::new(stream.take(REPLY_MAX))
-        .read_line(&mut reply)
-        .map_err(|e| fail(e.to_string()))?;
-    serde_json::from_str(&reply).map_err(|e| fail(format!("its answer means nothing: {e}")))
 }
 
 /// Does one order for `caller`.

@@ -5,18 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use super::{directory, places, users};
 use crate::policy::{Policy, Scalar};
 use crate::preemption;
 use crate::quantity::Span;
 
-/// The machine's configuration file.
-pub const CONFIG_FILE: &str = "/etc/chronos/chronos.yaml";
-/// The machine's policy file.
-pub const POLICY_FILE: &str = "/etc/chronos/policy.yaml";
-/// The machine's runtime directory.
-pub const RUNTIME_DIR: &str = "/run/chronos";
-/// The machine's durable state.
-pub const STATE_DIR: &str = "/var/lib/chronos";
 /// The folder of the lock files of the implementation before this one.
 pub const OLD_LOCKS: &str = "/tmp/chronos_locks";
 
@@ -118,33 +111,34 @@ impl Settings {
     /// # Errors
     /// [`Fault::Setting`] with the key and the reason.
     pub fn read() -> Result<Self, Fault> {
-        let euid = rustix::process::geteuid().as_raw();
+        let euid = users::effective_uid();
         let (config, config_file) = Self::config(euid)?;
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
         let chosen = variable("CHRONOS_RUNTIME_DIR").map(PathBuf::from);
         let chosen = chosen.or_else(|| config.runtime_directory.clone());
-        let runtime = chosen.clone().unwrap_or_else(|| PathBuf::from(RUNTIME_DIR));
+        let runtime = chosen.clone().unwrap_or_else(places::machine_runtime);
         let socket = runtime.join("helper.sock");
-        let (runtime, access) = if euid == 0 || (chosen.is_some() && owned(&runtime, euid)) {
-            (runtime, Access::Own)
-        } else if socket.exists() {
-            (runtime, Access::Helper(socket))
-        } else if chosen.is_some() {
-            (runtime, Access::Own)
-        } else {
-            (private_runtime(euid), Access::Own)
-        };
+        let (runtime, access) =
+            if euid == 0 || (chosen.is_some() && directory::may_be_of(&runtime, euid)) {
+                (runtime, Access::Own)
+            } else if socket.exists() {
+                (runtime, Access::Helper(socket))
+            } else if chosen.is_some() {
+                (runtime, Access::Own)
+            } else {
+                (places::own_runtime(euid), Access::Own)
+            };
         let state = variable("CHRONOS_STATE_DIR").map(PathBuf::from);
         let state = state.or_else(|| config.state_directory.clone()).unwrap_or_else(|| {
             if euid == 0 || access != Access::Own {
-                PathBuf::from(STATE_DIR)
+                places::machine_state()
             } else {
-                private_state(&runtime)
+                places::own_state(&runtime)
             }
         });
         let policy_file = variable("CHRONOS_POLICY").map(PathBuf::from);
-        let policy_file = policy_file.unwrap_or_else(|| PathBuf::from(POLICY_FILE));
+        let policy_file = policy_file.unwrap_or_else(places::machine_policy);
         let backend = text("CHRONOS_BACKEND").or_else(|| config.backend.clone());
         Ok(Self {
             runtime,
@@ -165,9 +159,8 @@ impl Settings {
             let path = PathBuf::from(named);
             return Ok((read_yaml(&path)?, Some(path)));
         }
-        let home = std::env::var_os("HOME").filter(|_| euid != 0).map(PathBuf::from);
-        let own = home.map(|home| home.join(".config/chronos/chronos.yaml"));
-        for path in own.into_iter().chain([PathBuf::from(CONFIG_FILE)]) {
+        let own = if euid == 0 { None } else { places::own_config() };
+        for path in own.into_iter().chain([places::machine_config()]) {
             if path.exists() {
                 return Ok((read_yaml(&path)?, Some(path)));
             }
@@ -259,25 +252,6 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn owned(path: &Path, uid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // A folder that is not there yet is made by us.
-    std::fs::symlink_metadata(path).map_or(true, |metadata| metadata.uid() == uid)
-}
-
-fn private_runtime(uid: u32) -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|v| !v.is_empty()) {
-        Some(directory) => PathBuf::from(directory).join("chronos"),
-        None => PathBuf::from(format!("/tmp/chronos-{uid}")),
-    }
-}
-
-fn private_state(runtime: &Path) -> PathBuf {
-    let directory = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    directory.or_else(home).map_or_else(|| runtime.join("state"), |d| d.join("chronos"))
 }
 
 #[cfg(test)]

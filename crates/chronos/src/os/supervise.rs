@@ -5,20 +5,14 @@
 //! deadline is kept by the other guards.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::process::Signal;
-
 use super::fault::Fault;
-use super::guard::Notice;
-use super::process::{self, LEASE_VARIABLE, timespec};
+use super::job::{self, Signals};
+use super::notice::Notice;
 use super::session::Session;
-use super::{clock, guard, history};
+use super::{LEASE_VARIABLE, clock, guard, history, process};
 use crate::api::Order;
 use crate::lease::{EndReason, Lease, LeaseId, Phase, ProcessId, Vendor};
 use crate::quantity::{Boottime, Span};
@@ -102,12 +96,9 @@ pub fn run(
         let now = clock::boottime();
         let wake = watch.look(session, lease, now, &mut say)?;
         let handles = process::handles(leader.as_slice());
-        wait(&notice, &signals, &handles, wake.min(now.after(LOOK_EVERY)))?;
-        for signal in signals.pending() {
-            // What the terminal sends reaches the job by itself; the rest is passed on.
-            if let Some(leader) = &leader {
-                process::signal(std::slice::from_ref(leader), signal)?;
-            }
+        signals.wait(&notice, &handles, wake.min(now.after(LOOK_EVERY)))?;
+        if let Some(leader) = &leader {
+            signals.pass_on(leader)?;
         }
     }
 }
@@ -194,7 +185,7 @@ fn finish(
     // Children that the job left behind go with the lease.
     let finished = watch.reason.is_none();
     session.ask(&Order::Release { id: lease.id.clone(), force: false, finished })?;
-    let killed = status.signal() == Some(libc::SIGKILL);
+    let killed = job::ended_by(status) == Some(Means::Kill);
     let by = match (watch.suspended, watch.killed || killed) {
         (true, _) => Means::Suspended,
         (false, true) => Means::Kill,
@@ -207,8 +198,7 @@ fn finish(
     if let Some(reason) = over {
         return Ok(Outcome::Ended { reason, by });
     }
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    Ok(Outcome::Exited(u8::try_from(code.unwrap_or(125)).unwrap_or(125)))
+    Ok(Outcome::Exited(job::code(status)))
 }
 
 /// Another guard may have ended the job between two looks.
@@ -217,7 +207,7 @@ fn lease_is_over(
     lease: &Lease,
     status: ExitStatus,
 ) -> Result<Option<EndReason>, Fault> {
-    let ours = matches!(status.signal(), Some(libc::SIGTERM | libc::SIGKILL));
+    let ours = job::ended_by(status).is_some();
     let past = clock::boottime()
         >= session.book()?.lease(&lease.id).map_or(lease.deadline, |l| l.deadline);
     Ok((ours && past).then_some(EndReason::Expired))
@@ -242,96 +232,12 @@ pub fn become_member(
     command: &[OsString],
 ) -> Result<std::convert::Infallible, Fault> {
     let vendor = session.host().backend().gpus()?.first().map(|gpu| gpu.vendor);
-    Signals::unblock()?;
     let empty = OsString::new();
     let name = command.first().unwrap_or(&empty);
-    let error =
-        Command::new(name).args(command.iter().skip(1)).envs(environment(lease, vendor)).exec();
+    let mut job = Command::new(name);
+    job.args(command.iter().skip(1)).envs(environment(lease, vendor));
+    let error = job::become_it(&mut job);
     Err(Fault::os("execute", PathBuf::from(name as &OsStr).display(), error))
-}
-
-fn wait(
-    notice: &Notice,
-    signals: &Signals,
-    handles: &[OwnedFd],
-    until: Boottime,
-) -> Result<(), Fault> {
-    let left = until.since(clock::boottime());
-    let mut watched =
-        vec![PollFd::new(notice, PollFlags::IN), PollFd::new(&signals.fd, PollFlags::IN)];
-    watched.extend(
-        handles.iter().map(|handle| PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)),
-    );
-    match poll(&mut watched, Some(&timespec(left.as_nanos()))) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(Fault::os("wait for", "the job", error)),
-    }
-    notice.drain();
-    Ok(())
-}
-
-/// Signals that are read instead of ending the supervisor.
-struct Signals {
-    fd: OwnedFd,
-}
-
-const HANDLED: [i32; 4] = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
-
-impl Signals {
-    fn block() -> Result<Self, Fault> {
-        let fail = || Fault::os("handle", "signals", std::io::Error::last_os_error());
-        // SAFETY: a signal set is plain memory that `sigemptyset` initializes.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `set` is valid for all three calls; the old mask is not asked for.
-        let fd = unsafe {
-            libc::sigemptyset(&raw mut set);
-            for signal in HANDLED {
-                libc::sigaddset(&raw mut set, signal);
-            }
-            if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-                return Err(fail());
-            }
-            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        };
-        if fd < 0 {
-            return Err(fail());
-        }
-        // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
-        Ok(Self { fd: unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) } })
-    }
-
-    /// A job starts with no signal blocked, whoever starts it.
-    fn unblock() -> Result<(), Fault> {
-        // SAFETY: as in `block`.
-        let status = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
-        };
-        if status == 0 {
-            return Ok(());
-        }
-        Err(Fault::os("handle", "signals", std::io::Error::from_raw_os_error(status)))
-    }
-
-    /// Signals that somebody sent to the supervisor itself; what a terminal sends to the whole
-    /// group has reached the job already.
-    fn pending(&self) -> Vec<Signal> {
-        let mut found = Vec::new();
-        let size = std::mem::size_of::<libc::signalfd_siginfo>();
-        loop {
-            // SAFETY: plain memory of which every bit pattern is valid.
-            let mut entry: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
-            // SAFETY: `entry` is valid for `size` bytes.
-            let length = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut entry).cast(), size) };
-            if usize::try_from(length) != Ok(size) {
-                return found;
-            }
-            let by_terminal = entry.ssi_code == libc::SI_KERNEL;
-            let signal = i32::try_from(entry.ssi_signo).ok().and_then(Signal::from_named_raw);
-            found.extend(signal.filter(|_| !by_terminal));
-        }
-    }
 }
 
 /// The process that this one is, for a lease that depends on it.

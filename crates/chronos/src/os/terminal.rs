@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal;
 
+pub use super::key::key_within;
+
 /// Whether standard output is a terminal that wants colours.
 ///
-/// Source: <https://no-color.org>.
+/// Source: <https://no-color.org>. Those of Windows know the escape sequences since Windows 10.
 pub fn wants_colour() -> bool {
     std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -28,16 +30,4 @@ pub fn size() -> Option<(usize, usize)> {
 /// Whether somebody watches what is written to standard error.
 pub fn watched() -> bool {
     std::io::stderr().is_terminal()
-}
-
-/// Waits for a key, at most that long; where standard input is no terminal there is no key.
-pub fn key_within(patience: std::time::Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let input = std::io::stdin();
-    let mut watched = Vec::new();
-    if input.is_terminal() {
-        watched.push(PollFd::new(&input, PollFlags::IN));
-    }
-    let nanos = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-    poll(&mut watched, Some(&super::process::timespec(nanos))).is_ok_and(|ready| ready > 0)
 }

@@ -10,9 +10,14 @@ const ENTRY_MAX: usize = 16 << 10;
 /// Groups that one user is looked up in.
 const GROUPS_MAX: usize = 1_024;
 
+/// The number of the user that this process runs as.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The effective user of this process.
 pub fn effective() -> Owner {
-    owner(rustix::process::geteuid().as_raw())
+    owner(effective_uid())
 }
 
 /// The user of a number; one without a name is called by its number.
@@ -65,9 +70,10 @@ pub fn groups_of(uid: u32) -> Vec<String> {
     let Ok(user) = CString::new(user) else { return Vec::new() };
     let mut numbers: Vec<libc::gid_t> = vec![0; GROUPS_MAX];
     let mut count = GROUPS_MAX as libc::c_int;
+    let (name, into) = (user.as_ptr(), numbers.as_mut_ptr().cast());
     // SAFETY: `numbers` has room for `count` entries, and `count` is updated to what was written.
-    let status =
-        unsafe { libc::getgrouplist(user.as_ptr(), primary, numbers.as_mut_ptr(), &raw mut count) };
+    // macOS takes numbers of groups as signed ones; they are the same bits.
+    let status = unsafe { libc::getgrouplist(name, primary as _, into, &raw mut count) };
     if status < 0 {
         return Vec::new();
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+#[cfg(not(feature = "portable"))]
 use chronos::os::cgroup;
 
 use crate::sandbox::{Killed, Sandbox, await_some, gone, is_root, numbers};
@@ -151,6 +152,7 @@ fn a_lease_ends_in_time_although_its_supervisor_runs_out_of_memory() {
 
 /// `systemd-run --user` and the container engine start processes outside the lease's group. In
 /// lockdown those find the GPU closed, and so does a member that moves itself out.
+#[cfg(not(feature = "portable"))]
 #[test]
 fn lockdown_closes_the_gpus_to_whoever_is_outside_a_lease() {
     let hierarchy = cgroup::mounted().filter(|_| is_root());

@@ -18,13 +18,13 @@ use chronos::book::Event;
 use chronos::engine::Engine;
 use chronos::expiry::Diligence;
 use chronos::lease::{Lease, LeaseId, Phase};
-use chronos::os::cgroup::Fences;
 use chronos::os::settings::{Access, Config};
 use chronos::os::{Host, Settings};
 use chronos::quantity::Boottime;
 use chronos::{Bytes, audit, index};
 use serde_json::json;
 
+use crate::fence;
 use crate::sandbox::{INSIDE, Killed, Sandbox, await_some, gone, is_root, prefix_inside};
 use crate::trace::{Traced, name, only_looks, trace};
 
@@ -167,15 +167,12 @@ fn stage(operation: &Operation) -> Stage {
     let member = ["--gpu", "0", "--mem", "60%", "--for", operation.lease, "--grace", "0"];
     let id = sandbox.create(&member);
     let lease = sandbox.book().lease(&LeaseId(id.clone())).unwrap().clone();
-    let journal = std::fs::File::options().append(true).open(sandbox.runtime().join("journal"));
+    let journal = std::fs::File::options().append(true).open(sandbox.journal());
     let lines = chronos::journal::lines(&(operation.before)(&lease));
     journal.unwrap().write_all(&lines).unwrap();
     let member = sleeper(&sandbox, Some(&id));
     let stranger = sleeper(&sandbox, None);
-    if let Some(fences) = Fences::find(None, &sandbox.runtime()) {
-        let process = chronos::os::process::identify(member.0.id()).unwrap();
-        fences.enclose(&LeaseId(id.clone()), &process).unwrap();
-    }
+    fence::enclose(&sandbox.runtime(), &LeaseId(id.clone()), member.0.id());
     if operation.name == "resume" {
         sandbox.ok(&["suspend", &id]);
     }
@@ -203,11 +200,9 @@ fn check_the_job(stage: &Stage, place: &str) {
     assert_eq!(lease.mover, None, "{place}: nobody took it up");
     let active = lease.phase == Phase::Active;
     assert!(active || matches!(lease.phase, Phase::Suspended { .. }), "{place}: {:?}", lease.phase);
-    let events = Fences::find(None, &stage.sandbox.runtime())
-        .map(|fences| std::fs::read_to_string(fences.path(&id).join("cgroup.events")).unwrap());
     let pid = stage.member.0.id();
-    let runs = match events {
-        Some(events) => events.contains("frozen 0"),
+    let runs = match fence::frozen(&stage.sandbox.runtime(), &id) {
+        Some(frozen) => !frozen,
         None => !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T "),
     };
     assert_eq!(runs, active, "{place}: the lease is {:?}, the job runs: {runs}", lease.phase);

@@ -2,6 +2,9 @@
 //!
 //! GPUs are fake; processes, kills, signals, control groups and users are real. A test that needs
 //! root or a service manager says so and is left out where there is none.
+//!
+//! With the feature `portable` the same tests hold the other half of `os` to the same behaviour;
+//! left out are those of what only Linux has.
 
 // A test that cannot go on says so by panicking, in its helpers as well.
 #![allow(clippy::unwrap_used)]
@@ -11,17 +14,26 @@ mod escapes;
 mod examples;
 mod exit_codes;
 mod faults;
+mod fence;
 mod guards;
+#[cfg(not(feature = "portable"))]
 mod installation;
 mod kill_points;
+#[cfg(not(feature = "portable"))]
 mod many_users;
 mod model;
+#[cfg(not(feature = "portable"))]
 mod network_fs;
 mod nvidia;
+#[cfg(feature = "portable")]
+mod portable;
 mod sandbox;
 mod scheduling;
 mod schema;
+#[cfg(not(feature = "portable"))]
+mod timers;
 mod trace;
+#[cfg(not(feature = "portable"))]
 mod users;
 mod views;
 

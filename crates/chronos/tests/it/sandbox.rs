@@ -28,8 +28,7 @@ static PREFIX: LazyLock<PathBuf> = LazyLock::new(|| {
 const JANITOR: &str = r#"
     read -r _
     for state in "$0"-*/run; do
-        [ -e "$state/journal" ] || continue
-        grep -aoE 'partition_[0-9_]+' "$state/journal" | sort -u | while read -r id; do
+        grep -aohsE 'partition_[0-9_]+' "$state"/journal* | sort -u | while read -r id; do
             CHRONOS_BACKEND=fake CHRONOS_PROGRAM=/bin/true CHRONOS_RUNTIME_DIR="$state" \
                 CHRONOS_STATE_DIR="${state%run}state" "$1" release --force "$id"
         done
@@ -167,9 +166,24 @@ impl Sandbox {
     }
 
     /// The journal, as the library reads it.
+    /// The journal. The portable half has its boot and a number in its name, the greatest of which
+    /// counts; where there is none yet, this is the name that it will have first.
+    pub fn journal(&self) -> PathBuf {
+        if !cfg!(feature = "portable") {
+            return self.runtime().join("journal");
+        }
+        let boot = chronos::os::clock::boot_id().unwrap().replace('-', "_");
+        let prefix = format!("journal-{boot}-");
+        let files = std::fs::read_dir(self.runtime()).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok());
+        let numbers = names.filter_map(|name| name.strip_prefix(&prefix)?.parse::<u64>().ok());
+        let number = numbers.max().unwrap_or(1);
+        self.runtime().join(format!("{prefix}{number}"))
+    }
+
     pub fn book(&self) -> chronos::book::Book {
         let mut book = chronos::book::Book::default();
-        if let Ok(bytes) = std::fs::read(self.runtime().join("journal")) {
+        if let Ok(bytes) = std::fs::read(self.journal()) {
             chronos::journal::read(&bytes, &mut book).unwrap();
         }
         book
@@ -194,12 +208,7 @@ impl Drop for Sandbox {
         for id in self.book().leases().map(|lease| lease.id.0.clone()).collect::<Vec<_>>() {
             let _ = self.run(&["release", "--force", &id]);
         }
-        // The folder of its fences, which is empty by now.
-        let whose = chronos::journal::crc32c(self.runtime().as_os_str().as_encoded_bytes());
-        if let Some(hierarchy) = chronos::os::cgroup::mounted() {
-            let folder = hierarchy.join(format!("chronos.slice/state-{whose:08x}"));
-            let _ = std::fs::remove_dir(folder);
-        }
+        crate::fence::remove(&self.runtime());
         let removed = remove(&self.root);
         assert!(removed || std::thread::panicking(), "{} is left behind", self.root.display());
     }

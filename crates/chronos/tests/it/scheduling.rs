@@ -180,7 +180,7 @@ fn without_a_checkpoint_the_deadline_ends_what_was_to_be_suspended_and_says_so()
     let mut job = Ticker::start(
         &sandbox,
         "job",
-        &["--for", "500ms", "--grace", "100ms", "--on-expire", "suspend"],
+        &["--for", "500ms", "--grace", "10s", "--on-expire", "suspend"],
     );
     let code = job.supervisor.0.wait().unwrap().code();
     assert_eq!(code, Some(124), "SIGTERM was enough");

@@ -128,6 +128,15 @@ fn policy_holds_for_users_and_not_for_root() {
     // An entry of one's own replaces the default wholly.
     assert_eq!(code(&run_as(&sandbox, BOB, &["create", "0", "0.1", "20m"])), 77);
     assert_eq!(code(&run_as(&sandbox, BOB, &["create", "0", "0.7", "5m"])), 0);
+    // Whoever cannot reach the helper is told what to do.
+    let mut unreached = as_user(&sandbox, BOB, &["create", "0", "0.1", "60"]);
+    let away = sandbox.root().join("away");
+    std::fs::create_dir(&away).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(away.join("helper.sock")).unwrap());
+    let output = unreached.env("CHRONOS_RUNTIME_DIR", &away).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(&output), 74, "{errors}");
+    assert!(errors.contains("hint: root: `systemctl status chronos-helper.socket`"), "{errors}");
     // A file with an error grants nothing, and says where.
     std::fs::write(sandbox.root().join("policy.yaml"), "default: {maxGpu: 1}\n").unwrap();
     let output = run_as(&sandbox, BOB, &["create", "1", "0.1", "5m"]);

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use gpu_autoscaler_model::Bytes;
@@ -156,7 +155,7 @@ fn render_node(node: &Path) -> Option<DeviceNode> {
 
 fn text(path: &Path) -> Option<String> {
     // Files of the kernel are small; a device or a pipe in their place is not read.
-    fs::metadata(path).ok().filter(|m| m.is_file() && m.size() < 1 << 20)?;
+    fs::metadata(path).ok().filter(|m| m.is_file() && m.len() < 1 << 20)?;
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 

@@ -6,12 +6,13 @@
 //! `lost` (number of a GPU that has fallen off the bus), `node` (path of a device node that all of
 //! them have), `links` (GPUs in one island: `links=4` joins 0 to 3 and 4 to 7).
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use gpu_autoscaler_model::Bytes;
 
 use super::Usage;
 use crate::lease::{DeviceNode, GPUS_MAX, Gpu, GpuId, Vendor};
+use crate::os::device;
 use crate::os::fault::Fault;
 use crate::size;
 
@@ -127,11 +128,5 @@ fn describe(text: &str) -> Result<Description, String> {
 }
 
 fn node(path: &str) -> Result<DeviceNode, String> {
-    let metadata = std::fs::metadata(path).map_err(|e| format!("node `{path}`: {e}"))?;
-    let kind = metadata.file_type();
-    if !kind.is_char_device() {
-        return Err(format!("node `{path}` is no character device"));
-    }
-    let number = metadata.rdev();
-    Ok(DeviceNode { major: rustix::fs::major(number), minor: rustix::fs::minor(number) })
+    device::node(Path::new(path)).ok_or_else(|| format!("node `{path}` is no character device"))
 }

@@ -4,7 +4,6 @@ pub mod checkpoint;
 pub mod drm;
 pub mod fake;
 pub mod nvml;
-pub mod old_locks;
 
 use std::collections::BTreeMap;
 

@@ -3,13 +3,14 @@
 //! Only the calls that are used are declared, from `nvml.h` of CUDA 12.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use gpu_autoscaler_model::Bytes;
 use libloading::Library;
 
 use super::Usage;
 use crate::lease::{DeviceNode, Gpu, GpuId, Vendor};
+use crate::os::device;
 use crate::os::fault::Fault;
 
 type Device = *mut c_void;
@@ -20,6 +21,9 @@ type Numbered = (u32, Result<Device, Status>);
 const SUCCESS: Status = 0;
 const INSUFFICIENT_SIZE: Status = 7;
 const GPU_IS_LOST: Status = 15;
+
+/// The driver's library, as each system names it.
+const LIBRARY: &str = if cfg!(windows) { "nvml.dll" } else { "libnvidia-ml.so.1" };
 
 /// Room for a name or a UUID. Source: `NVML_DEVICE_UUID_V2_BUFFER_SIZE`, 96.
 const TEXT: usize = 96;
@@ -55,7 +59,8 @@ pub const LOADABLE: bool = !cfg!(all(unix, target_feature = "crt-static"));
 
 /// Whether the driver shows that it runs; without it there is no GPU, and nothing need be loaded.
 pub fn driver_runs() -> bool {
-    std::path::Path::new("/dev/nvidiactl").exists()
+    // Windows has no such file: there the library is asked, where it is.
+    cfg!(windows) || Path::new("/dev/nvidiactl").exists()
 }
 
 /// The library, initialized.
@@ -74,7 +79,7 @@ impl Nvml {
             let why = "this build is static and cannot load the driver's library".to_owned();
             return Err(Fault::Backend { backend: "nvidia", why });
         }
-        let name = std::env::var_os("CHRONOS_NVML").unwrap_or_else(|| "libnvidia-ml.so.1".into());
+        let name = std::env::var_os("CHRONOS_NVML").unwrap_or_else(|| LIBRARY.into());
         // SAFETY: NVML's initializers run no code of ours and are meant to be loaded this way.
         let library = unsafe { Library::new(&name) }.map_err(|error| Fault::Backend {
             backend: "nvidia",
@@ -248,6 +253,5 @@ fn lost(index: u32, status: Status) -> Gpu {
 }
 
 fn node(minor: u32) -> Option<DeviceNode> {
-    let number = std::fs::metadata(format!("/dev/nvidia{minor}")).ok()?.rdev();
-    Some(DeviceNode { major: rustix::fs::major(number), minor: rustix::fs::minor(number) })
+    device::node(Path::new(&format!("/dev/nvidia{minor}")))
 }

@@ -429,3 +429,21 @@ fn a_window_outlives_a_reboot() {
     let book = run.machine.borrow().book().clone();
     assert_eq!(book.reservations().next().map(|kept| kept.owner.uid), Some(ANN));
 }
+
+#[test]
+fn nobody_pulls_a_process_of_another_user_into_a_lease() {
+    let (run, rules) = (machine(&[1_000], true), Policy::default());
+    let lease = create(&run, ANN, &rules, request(&[0], 50, 100)).unwrap();
+    let (ann, bob) = (run.caller(ANN), run.caller(BOB));
+    let attach = |caller: &Caller, process: &ProcessId, uid: u32| match engine(&run)
+        .attach(caller, &lease.id, process, uid)
+    {
+        Err(Error::Refused(refusal)) => refusal.code(),
+        Ok(_) => "done",
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(attach(&ann, &bob.process, BOB), "not_attachable");
+    assert_eq!(attach(&bob, &bob.process, BOB), "not_yours");
+    assert_eq!(attach(&ann, &ann.process, ANN), "done");
+    assert_eq!(attach(&run.caller(0), &bob.process, BOB), "done");
+}

@@ -15,14 +15,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::fault::Fault;
 use super::host::Host;
 use super::process::{self, timespec};
-use super::session::{chain, perform};
-use super::settings::Settings;
-use super::users;
 use crate::api::{Order, Reply};
 use crate::engine::Engine;
+use crate::os::fault::Fault;
+use crate::os::session::{chain, perform};
+use crate::os::settings::Settings;
+use crate::os::users;
 use crate::policy::Caller;
 use crate::quantity::Span;
 
@@ -34,6 +34,12 @@ const ORDER_MAX: u64 = 64 << 10;
 
 /// How long a caller may take to write its order.
 const ORDER_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest reply of the helper, in bytes: a list of twenty thousand leases.
+const REPLY_MAX: u64 = 16 << 20;
+
+/// How long the helper may take to begin its answer beyond what the order itself may take.
+const HELPER_WAIT: Duration = Duration::from_secs(30);
 
 /// First descriptor that a service manager passes. Source: sd_listen_fds(3).
 const LISTEN_FD: RawFd = 3;
@@ -141,4 +147,24 @@ fn order(stream: &UnixStream) -> Result<(Caller, Order), Fault> {
     BufReader::new(stream.take(ORDER_MAX)).read_line(&mut line).map_err(fail)?;
     let order = serde_json::from_str(&line).map_err(|e| fail(std::io::Error::other(e)))?;
     Ok((caller, order))
+}
+
+/// Has an order done by the helper at `socket`.
+///
+/// # Errors
+/// [`Fault::Helper`] when it cannot be reached or understood.
+pub fn ask(socket: &Path, order: &Order) -> Result<Reply, Fault> {
+    let fail = |why: String| Fault::Helper { path: socket.to_owned(), why };
+    let mut stream = UnixStream::connect(socket).map_err(|e| fail(e.to_string()))?;
+    let grace = Duration::from_secs(3_600);
+    let patience = if matches!(order, Order::Release { .. }) { grace } else { HELPER_WAIT };
+    stream.set_read_timeout(Some(patience)).map_err(|e| fail(e.to_string()))?;
+    let mut line = serde_json::to_vec(order).map_err(|e| fail(e.to_string()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(|e| fail(e.to_string()))?;
+    let mut reply = String::new();
+    BufReader::new(stream.take(REPLY_MAX))
+        .read_line(&mut reply)
+        .map_err(|e| fail(e.to_string()))?;
+    serde_json::from_str(&reply).map_err(|e| fail(format!("its answer means nothing: {e}")))
 }

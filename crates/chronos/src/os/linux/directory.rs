@@ -4,22 +4,16 @@
 //! nobody else can write into it; its files are opened relative to it, without following links.
 //! A link, a foreign file or a network file system where our state belongs is refused.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::clock;
-use super::fault::Fault;
-use crate::quantity::Span;
-
-/// How long a caller waits for the lock, which is held for milliseconds.
-const LOCK_WAIT: Span = Span::from_secs(10);
+use crate::os::fault::{Fault, Purpose};
 
 /// Space kept in the journal for ending what was granted: about five hundred lines.
 pub const RESERVE: u64 = 64 << 10;
@@ -45,25 +39,6 @@ const NETWORK: [(u64, &str); 15] = [
     (0x1983_0326, "BeeGFS"),
     (0x564c, "NCP"),
 ];
-
-/// What a folder of ours is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Purpose {
-    /// Live state: leases, locks, the queue.
-    Runtime,
-    /// What outlives a reboot: history and calendar.
-    State,
-}
-
-impl Purpose {
-    /// In words.
-    pub fn noun(self) -> &'static str {
-        match self {
-            Self::Runtime => "runtime directory",
-            Self::State => "state directory",
-        }
-    }
-}
 
 /// A folder of ours.
 #[derive(Debug)]
@@ -153,15 +128,15 @@ impl Directory {
     }
 
     /// The path of a file in it, for messages.
-    pub fn path_of(&self, name: &CStr) -> PathBuf {
-        self.path.join(name.to_string_lossy().as_ref())
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Opens a file of ours to write, and makes it with `mode` if it is not there.
     ///
     /// # Errors
     /// [`Fault::NotOurs`] for a link or another user's file, [`Fault::Os`].
-    pub fn file(&self, name: &CStr, mode: u32) -> Result<File, Fault> {
+    pub fn file(&self, name: &str, mode: u32) -> Result<File, Fault> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.open_file(name, flags, mode)
     }
@@ -170,7 +145,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Fault::NotOurs`] for a link, [`Fault::Os`].
-    pub fn file_to_read(&self, name: &CStr) -> Result<Option<File>, Fault> {
+    pub fn file_to_read(&self, name: &str) -> Result<Option<File>, Fault> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.open_file(name, flags, 0) {
             Err(Fault::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -178,7 +153,7 @@ impl Directory {
         }
     }
 
-    fn open_file(&self, name: &CStr, flags: OFlags, mode: u32) -> Result<File, Fault> {
+    fn open_file(&self, name: &str, flags: OFlags, mode: u32) -> Result<File, Fault> {
         let path = self.path_of(name);
         let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)) {
             Ok(fd) => fd,
@@ -201,7 +176,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Fault::Os`].
-    pub fn inode(&self, name: &CStr) -> Result<Option<u64>, Fault> {
+    pub fn inode(&self, name: &str) -> Result<Option<u64>, Fault> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat.st_ino)),
             Err(Errno::NOENT) => Ok(None),
@@ -213,7 +188,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Fault::Os`].
-    pub fn remove(&self, name: &CStr) -> Result<(), Fault> {
+    pub fn remove(&self, name: &str) -> Result<(), Fault> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(Fault::os("remove", self.path_of(name).display(), error)),
@@ -226,8 +201,8 @@ impl Directory {
     /// [`Fault::Os`], [`Fault::NotOurs`].
     pub fn replace(
         &self,
-        name: &CStr,
-        temporary: &CStr,
+        name: &str,
+        temporary: &str,
         bytes: &[u8],
         plan: Replacement,
     ) -> Result<File, Fault> {
@@ -277,30 +252,10 @@ pub fn keep_room(file: &File, offset: u64, length: u64) -> io::Result<()> {
     }
 }
 
-/// Takes the lock of an open file; it ends with [`unlock`], with the file, or with the process.
-///
-/// # Errors
-/// [`Fault::LockBusy`] after ten seconds, [`Fault::Os`].
-pub fn lock(file: &File, path: &Path) -> Result<(), Fault> {
-    let until = clock::boottime().after(LOCK_WAIT);
-    let mut pause = std::time::Duration::from_micros(50);
-    while !try_lock(file, path)? {
-        if clock::boottime() >= until {
-            let holder = holder(file).unwrap_or_else(|| "unknown".to_owned());
-            let secs = LOCK_WAIT.as_secs_up();
-            return Err(Fault::LockBusy { path: path.to_owned(), secs, holder });
-        }
-        std::thread::sleep(pause);
-        // Longer pauses would leave the lock idle: it is held for a fraction of this.
-        pause = (pause * 2).min(std::time::Duration::from_millis(1));
-    }
-    Ok(())
-}
-
 /// Who holds the lock of a file, for a message.
 ///
 /// Source: proc_locks(5): the fifth field is the process, the sixth `MAJOR:MINOR:INODE`.
-fn holder(file: &File) -> Option<String> {
+pub fn holder(file: &File) -> Option<String> {
     let inode = format!(":{}", file.metadata().ok()?.ino());
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let line = locks.lines().find(|line| {
@@ -309,19 +264,7 @@ fn holder(file: &File) -> Option<String> {
     line.split_ascii_whitespace().nth(4).map(str::to_owned)
 }
 
-/// Releases the lock, also from a child that a fork gave the open file to.
-pub fn unlock(file: &File) {
-    let _ = rustix::fs::flock(file.as_fd(), FlockOperation::Unlock);
-}
-
-/// Takes the lock if it is free.
-///
-/// # Errors
-/// [`Fault::Os`].
-pub fn try_lock(file: &File, path: &Path) -> Result<bool, Fault> {
-    match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
-        Err(error) => Err(Fault::os("lock", path.display(), error)),
-    }
+/// Whether a folder belongs to a user, or would: one that is not there yet is made by whoever asks.
+pub fn may_be_of(path: &Path, uid: u32) -> bool {
+    std::fs::symlink_metadata(path).map_or(true, |metadata| metadata.uid() == uid)
 }

@@ -9,24 +9,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use super::clock;
-use super::fault::Fault;
 use crate::lease::{LeaseId, ProcessId};
+use crate::os::LEASE_VARIABLE;
+use crate::os::clock;
+use crate::os::fault::Fault;
+use crate::os::stat::Stat;
 use crate::quantity::{Boottime, NANOS};
-
-/// The variable that marks the processes of a lease; it is inherited by their children.
-pub const LEASE_VARIABLE: &str = "CHRONOS_LEASE";
 
 /// Handles that are waited for in one call; what is beyond is looked at in the next round.
 const HANDLES_MAX: usize = 512;
 
-/// What `/proc/PID/stat` says of a process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stat {
-    parent: u32,
-    start: u64,
-    zombie: bool,
-}
+/// Keeps meaning one process, also when its number is given to another.
+pub type Handle = OwnedFd;
 
 /// This process.
 ///
@@ -44,7 +38,7 @@ pub fn identify(pid: u32) -> Result<ProcessId, Fault> {
     let path = format!("/proc/{pid}/stat");
     let gone = || Fault::os("find process", pid, Errno::SRCH);
     let text = std::fs::read_to_string(&path).map_err(|e| Fault::os("read", &path, e))?;
-    let stat = parse_stat(&text).filter(|stat| !stat.zombie).ok_or_else(gone)?;
+    let stat = Stat::parse(&text).filter(|stat| !stat.zombie).ok_or_else(gone)?;
     Ok(ProcessId { pid, start: stat.start, namespace: namespace()? })
 }
 
@@ -63,18 +57,6 @@ fn namespace() -> Result<u64, Fault> {
     Ok(std::fs::metadata(path).map_err(|e| Fault::os("read", path, e))?.ino())
 }
 
-/// The fields after the command name, which may itself contain spaces and parentheses.
-///
-/// Source: proc_pid_stat(5): field 3 state, 4 parent, 22 start time.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let start = fields.nth(17)?.parse().ok()?;
-    Some(Stat { parent, start, zombie: matches!(state, "Z" | "X") })
-}
-
 /// Whether the process is alive. One of another PID namespace is taken to be: it cannot be asked,
 /// and a lease that is ended too late is better than one that is ended too early.
 pub fn alive(process: &ProcessId) -> bool {
@@ -86,7 +68,7 @@ pub fn alive(process: &ProcessId) -> bool {
 }
 
 /// A handle of exactly that process; `None` when it is gone.
-fn handle(process: &ProcessId) -> Option<OwnedFd> {
+fn handle(process: &ProcessId) -> Option<Handle> {
     let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
     let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     // The number may have been reused before the handle was opened, not after.
@@ -135,7 +117,7 @@ pub fn await_exit(processes: &[ProcessId], until: Boottime) -> Result<(), Fault>
 
 /// Handles of processes, to be waited for together with other things; of those that are gone
 /// there is none.
-pub fn handles(processes: &[ProcessId]) -> Vec<OwnedFd> {
+pub fn handles(processes: &[ProcessId]) -> Vec<Handle> {
     processes.iter().filter_map(handle).take(HANDLES_MAX).collect()
 }
 
@@ -203,7 +185,7 @@ fn scan(
 }
 
 fn read_stat(directory: &Path) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(directory.join("stat")).ok()?)
+    Stat::parse(&std::fs::read_to_string(directory.join("stat")).ok()?)
 }
 
 fn has_mark(directory: &Path, mark: &[u8]) -> bool {
@@ -248,12 +230,6 @@ fn add_descendants(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_name_may_contain_anything() {
-        let text = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 1, start: 4242, zombie: false }));
-    }
 
     #[test]
     fn a_later_process_with_the_same_number_is_another_one() {

@@ -3,13 +3,17 @@
 //! A transient timer runs `chronos reap` at the deadline. It counts the clock that stops in
 //! suspend, so on a laptop it may be late; the guardian is not.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::fault::Fault;
-use super::guard;
-use crate::lease::LeaseId;
-use crate::quantity::Span;
+use super::host::Host;
+use crate::engine::Engine;
+use crate::lease::{LeaseId, Phase};
+use crate::os::clock;
+use crate::os::fault::Fault;
+use crate::os::guard;
+use crate::quantity::{Boottime, Span};
 
 /// The variables that a timer's command needs to find the same state.
 const PASSED: [&str; 7] = [
@@ -84,4 +88,31 @@ pub fn arm(id: &LeaseId, left: Span) -> Result<(), Fault> {
 pub fn disarm(id: &LeaseId) {
     let timer = format!("{}.timer", unit(id));
     let _ = manager("systemctl").args(["stop", &timer]).status();
+}
+
+/// The timers of the service manager that stand behind the guardian.
+#[derive(Debug, Default)]
+pub struct Timers(BTreeMap<LeaseId, Boottime>);
+
+impl Timers {
+    /// One timer for each active lease, at its deadline.
+    pub fn follow(&mut self, engine: &Engine<Host>) {
+        if !present() {
+            return;
+        }
+        let now = clock::boottime();
+        for lease in engine.book().leases().filter(|lease| lease.phase == Phase::Active) {
+            if self.0.get(&lease.id) != Some(&lease.deadline)
+                && arm(&lease.id, lease.deadline.since(now)).is_ok()
+            {
+                self.0.insert(lease.id.clone(), lease.deadline);
+            }
+        }
+        let ended = |id: &LeaseId| engine.book().lease(id).is_none();
+        let gone: Vec<LeaseId> = self.0.keys().filter(|id| ended(id)).cloned().collect();
+        for id in gone {
+            disarm(&id);
+            self.0.remove(&id);
+        }
+    }
 }

@@ -8,10 +8,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::clock;
-use super::fault::Fault;
 use super::process;
 use crate::lease::{LeaseId, ProcessId};
+use crate::os::clock;
+use crate::os::fault::Fault;
 use crate::quantity::Span;
 
 /// Folder of the machine's hierarchy that holds all fences.

@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use super::fault::Fault;
 use crate::lease::DeviceNode;
+use crate::os::fault::Fault;
 use crate::quantity::Boottime;
 
 /// Commands of bpf(2). Source: `linux/bpf.h`.

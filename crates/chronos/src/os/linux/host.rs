@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use gpu_autoscaler_model::Timestamp;
 use rustix::process::Signal as UnixSignal;
 
 use super::cgroup::Fences;
-use super::directory::{self, Directory, Purpose, RESERVE, Replacement};
-use super::fault::Fault;
-use super::gpu::Backend;
-use super::settings::Settings;
-use super::{clock, ebpf, history, process};
+use super::directory::{self, Directory, RESERVE, Replacement};
+use super::{ebpf, process};
 use crate::book::Epitaph;
 use crate::lease::{Gpu, Lease, LeaseId, ProcessId, Reservation, WarnSignal};
+use crate::os::clock;
+use crate::os::fault::{Fault, Purpose};
+use crate::os::gpu::Backend;
+use crate::os::history::Archive;
+use crate::os::lock;
+use crate::os::settings::Settings;
 use crate::quantity::{Boottime, Now, Span};
 use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 
@@ -23,7 +25,7 @@ use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
 #[derive(Debug)]
 pub struct Host {
     runtime: Directory,
-    state: Option<Directory>,
+    archive: Archive,
     settings: Settings,
     backend: Backend,
     fences: Option<Fences>,
@@ -39,13 +41,9 @@ impl Host {
     /// # Errors
     /// [`Fault`] of any kind: nothing is granted on state that cannot be trusted.
     pub fn open(settings: &Settings) -> Result<Self, Fault> {
-        let (host, state) = Self::open_both(settings)?;
-        let state = match state {
-            // A machine without a place for it leases all the same; `doctor` says what is missing.
-            Err(Fault::Os { .. }) => None,
-            state => Some(state?),
-        };
-        Ok(Self { state, ..host })
+        let (folder, mode) = modes();
+        let host = Self::open_runtime(settings)?;
+        Ok(Self { archive: Archive::open(&settings.state, folder, mode)?, ..host })
     }
 
     /// As [`Host::open`], for a guard: it ends leases although their history cannot be kept.
@@ -53,18 +51,16 @@ impl Host {
     /// # Errors
     /// [`Fault`] of any kind, of the runtime directory.
     pub fn open_to_guard(settings: &Settings) -> Result<Self, Fault> {
-        let (host, state) = Self::open_both(settings)?;
-        Ok(Self { state: state.ok(), ..host })
+        let (folder, mode) = modes();
+        let host = Self::open_runtime(settings)?;
+        let archive = Archive::open(&settings.state, folder, mode);
+        Ok(Self { archive: archive.unwrap_or_default(), ..host })
     }
 
-    /// The host without its state directory, and that.
-    fn open_both(settings: &Settings) -> Result<(Self, Result<Directory, Fault>), Fault> {
-        let root = rustix::process::geteuid().is_root();
-        // What root keeps, everyone may read, so that `list` needs no helper.
-        let (folder, mode) = if root { (0o755, 0o644) } else { (0o700, 0o600) };
+    fn open_runtime(settings: &Settings) -> Result<Self, Fault> {
+        let (folder, mode) = modes();
         let runtime = Directory::open(Purpose::Runtime, &settings.runtime, folder)?;
-        let state = Directory::open(Purpose::State, &settings.state, folder);
-        Ok((Self { mode, ..Self::around(runtime, settings)? }, state))
+        Ok(Self { mode, ..Self::around(runtime, settings)? })
     }
 
     /// Opens the machine's state to read from it.
@@ -78,7 +74,7 @@ impl Host {
     fn around(runtime: Directory, settings: &Settings) -> Result<Self, Fault> {
         Ok(Self {
             runtime,
-            state: None,
+            archive: Archive::default(),
             settings: settings.clone(),
             backend: Backend::choose(settings)?,
             fences: Fences::find(settings.cgroup_root.as_deref(), &settings.runtime),
@@ -104,18 +100,26 @@ impl Host {
         self.fences.as_ref()
     }
 
+    /// Leaves the fence that this process was born in, if any: a guardian that was started by a
+    /// member of a lease must not end with it.
+    pub fn leave_any_fence(&self) {
+        if let Some(fences) = &self.fences {
+            fences.leave();
+        }
+    }
+
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     fn journal(&mut self) -> Result<Option<u64>, Fault> {
-        let now = self.runtime.inode(c"journal")?;
+        let now = self.runtime.inode("journal")?;
         let held = self.journal.as_ref().and_then(|file| file.metadata().ok()).map(|m| m.ino());
         if now != held {
             // The old file stays open until here, so that its inode cannot have been reused.
             self.journal = match now {
-                Some(_) => self.runtime.file_to_read(c"journal")?,
+                Some(_) => self.runtime.file_to_read("journal")?,
                 None => None,
             };
         }
@@ -131,7 +135,7 @@ impl Host {
     }
 
     fn fail(&self, verb: &'static str, error: std::io::Error) -> Fault {
-        Fault::os(verb, self.runtime.path_of(c"journal").display(), error)
+        Fault::os(verb, self.runtime.path_of("journal").display(), error)
     }
 }
 
@@ -150,15 +154,15 @@ impl World for Host {
         // A child of fork shares its parent's open file, and with it the lock: it opens its own.
         let own = std::process::id();
         if self.lock.as_ref().is_none_or(|(opener, _)| *opener != own) {
-            self.lock = Some((own, self.runtime.file(c"lock", self.mode)?));
+            self.lock = Some((own, self.runtime.file("lock", self.mode)?));
         }
         let (_, file) = self.lock.as_ref().expect("opened above");
-        directory::lock(file, &self.runtime.path_of(c"lock"))
+        lock::lock(file, &self.runtime.path_of("lock"))
     }
 
     fn unlock(&mut self) {
         if let Some((_, file)) = &self.lock {
-            directory::unlock(file);
+            lock::unlock(file);
         }
     }
 
@@ -182,7 +186,7 @@ impl World for Host {
     }
 
     fn append(&mut self, at: Mark, bytes: &[u8], room: Room) -> Result<(), Fault> {
-        let journal = self.runtime.file(c"journal", self.mode)?;
+        let journal = self.runtime.file("journal", self.mode)?;
         let write = |e| self.fail("write", e);
         if journal.metadata().map_err(write)?.len() > at.length {
             journal.set_len(at.length).map_err(write)?;
@@ -196,7 +200,7 @@ impl World for Host {
 
     fn replace(&mut self, bytes: &[u8]) -> Result<Mark, Fault> {
         let plan = Replacement { mode: self.mode, reserve: RESERVE, durable: false };
-        let file = self.runtime.replace(c"journal", c"journal.new", bytes, plan)?;
+        let file = self.runtime.replace("journal", "journal.new", bytes, plan)?;
         let inode = file.metadata().map_err(|e| self.fail("examine", e))?.ino();
         self.journal = Some(file);
         Ok(Mark { file: inode, length: bytes.len() as u64 })
@@ -205,8 +209,8 @@ impl World for Host {
     fn index(&mut self) -> Result<Option<(u64, Vec<u8>)>, Fault> {
         // The journal stays open, so that its inode cannot have been given to another file.
         let Some(journal) = self.journal()? else { return Ok(None) };
-        let Some(file) = self.runtime.file_to_read(c"index")? else { return Ok(None) };
-        let fail = |e| Fault::os("read", self.runtime.path_of(c"index").display(), e);
+        let Some(file) = self.runtime.file_to_read("index")? else { return Ok(None) };
+        let fail = |e| Fault::os("read", self.runtime.path_of("index").display(), e);
         let length = file.metadata().map_err(fail)?.len();
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         file.read_exact_at(&mut bytes, 0).map_err(fail)?;
@@ -215,22 +219,22 @@ impl World for Host {
 
     fn keep_index(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let plan = Replacement { mode: self.mode, reserve: 0, durable: false };
-        self.runtime.replace(c"index", c"index.new", bytes, plan).map(drop)
+        self.runtime.replace("index", "index.new", bytes, plan).map(drop)
     }
 
     fn remove_index(&mut self) -> Result<(), Fault> {
-        self.runtime.remove(c"index")
+        self.runtime.remove("index")
     }
 
     fn gpus(&mut self) -> Result<Vec<Gpu>, Fault> {
         let mut gpus = self.backend.gpus()?;
-        super::gpu::old_locks::add_foreign(&self.settings.old_locks(), &mut gpus);
+        super::old_locks::add_foreign(&self.settings.old_locks(), &mut gpus);
         Ok(gpus)
     }
 
     fn fence(&mut self, lease: &Lease) -> Result<bool, Fault> {
         if self.settings.config.lock_compat {
-            super::gpu::old_locks::write(&self.settings.old_locks(), lease)?;
+            super::old_locks::write(&self.settings.old_locks(), lease)?;
         }
         let Some(fences) = &self.fences else { return Ok(false) };
         let path = fences.make(&lease.id)?;
@@ -251,7 +255,7 @@ impl World for Host {
 
     fn unfence(&mut self, id: &LeaseId) -> Result<(), Fault> {
         if self.settings.config.lock_compat {
-            super::gpu::old_locks::remove(&self.settings.old_locks(), id);
+            super::old_locks::remove(&self.settings.old_locks(), id);
         }
         self.fences.as_ref().map_or(Ok(()), |fences| fences.remove(id))
     }
@@ -362,46 +366,25 @@ impl World for Host {
     }
 
     fn bury(&mut self, epitaph: &Epitaph) -> Result<(), Fault> {
-        let Some(state) = &self.state else { return Ok(()) };
-        match history::bury(state, self.mode, epitaph) {
-            Ok(()) => Ok(()),
-            // A lease ends although its line cannot be kept: an account is worth less than a GPU.
-            Err(fault) => {
-                eprintln!(
-                    "chronos: partition `{}` has no line in the history: {fault}",
-                    epitaph.id
-                );
-                Ok(())
-            }
-        }
+        self.archive.bury(epitaph);
+        Ok(())
     }
 
     fn used(&mut self) -> Result<Vec<(u32, f64, Timestamp)>, Fault> {
-        let Some(state) = &self.state else { return Ok(Vec::new()) };
-        // Damaged lines are somebody's usage that is forgotten: no reason to grant nothing.
-        let (lines, _) = history::read(state.path())?;
-        Ok(lines.into_iter().map(|line| (line.uid, line.gpu_secs, line.ended)).collect())
+        self.archive.used()
     }
 
     fn calendar(&mut self) -> Result<Vec<Reservation>, Fault> {
-        self.state.as_ref().map_or_else(|| Ok(Vec::new()), history::calendar)
+        self.archive.calendar()
     }
 
     fn keep_calendar(&mut self, reservations: &[Reservation]) -> Result<(), Fault> {
-        match &self.state {
-            Some(state) => history::keep_calendar(state, self.mode, reservations),
-            None => Err(Fault::NotOurs {
-                purpose: Purpose::State,
-                path: self.settings.state.clone(),
-                why: "the calendar cannot be kept without a state directory".to_owned(),
-            }),
-        }
+        self.archive.keep_calendar(reservations)
     }
 }
 
-/// Reads a whole small file.
-pub fn read_small(path: &str) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
-    Some(text)
+/// Permission bits of folders and files. What root keeps, everyone may read, so that `list` needs no
+/// helper.
+fn modes() -> (u32, u32) {
+    if rustix::process::geteuid().is_root() { (0o755, 0o644) } else { (0o700, 0o600) }
 }

@@ -7,10 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::fault::Fault;
-use super::guard;
-use super::settings::{POLICY_FILE, RUNTIME_DIR, Settings};
 use super::systemd;
+use crate::os::fault::Fault;
+use crate::os::guard;
+use crate::os::places;
+use crate::os::settings::Settings;
 
 const UNITS: &str = "/etc/systemd/system";
 
@@ -34,8 +35,9 @@ const POLICY: &str = "\
 pub fn files() -> Result<Vec<(PathBuf, String)>, Fault> {
     let program = guard::program()?;
     let socket = format!(
-        "[Unit]\nDescription=Chronos helper\n\n[Socket]\nListenStream={RUNTIME_DIR}/helper.sock\n\
-         SocketMode=0666\nDirectoryMode=0755\n\n[Install]\nWantedBy=sockets.target\n"
+        "[Unit]\nDescription=Chronos helper\n\n[Socket]\nListenStream={}/helper.sock\n\
+         SocketMode=0666\nDirectoryMode=0755\n\n[Install]\nWantedBy=sockets.target\n",
+        places::machine_runtime().display()
     );
     let service = format!(
         "[Unit]\nDescription=Chronos helper\n\n[Service]\nExecStart={} helper --idle 5s\n\
@@ -45,7 +47,7 @@ pub fn files() -> Result<Vec<(PathBuf, String)>, Fault> {
     Ok(vec![
         (Path::new(UNITS).join("chronos-helper.socket"), socket),
         (Path::new(UNITS).join("chronos-helper.service"), service),
-        (PathBuf::from(POLICY_FILE), POLICY.to_owned()),
+        (places::machine_policy(), POLICY.to_owned()),
     ])
 }
 

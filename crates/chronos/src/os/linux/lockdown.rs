@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use super::cgroup;
 use super::ebpf;
-use super::fault::Fault;
-use super::gpu::Backend;
-use super::settings::Settings;
 use crate::lease::DeviceNode;
+use crate::os::fault::Fault;
+use crate::os::gpu::Backend;
+use crate::os::settings::Settings;
 use crate::quantity::Boottime;
 
 /// Groups that stay open: leases, services such as the driver's own, and init.
