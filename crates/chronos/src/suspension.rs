@@ -6,6 +6,7 @@
 //!
 //! # Invariants
 //! * Only one process at a time stops or starts the processes of a lease.
+//! * Processes are stopped with the journal's lock held, so that none of them holds it.
 //! * A lease that is active and has no mover has no process that was stopped by us.
 
 use crate::book::Event;
@@ -36,6 +37,16 @@ pub(crate) enum Purpose {
     /// A more urgent lease needs its memory: it goes on by itself when there is room again. It is
     /// refused where its memory would stay on the GPU.
     MakeRoom,
+}
+
+/// What came of stopping a lease.
+enum Stopped {
+    /// Its processes stand still, and it is written down.
+    Recorded,
+    /// It is active no more, and nothing was stopped.
+    Ending,
+    /// Its processes cannot be stopped.
+    Unsuspendable(String),
 }
 
 /// How a suspended lease is to go on.
@@ -92,62 +103,70 @@ impl<W: World> Engine<W> {
         self.begin_move(&lease.id, None)?;
         // Nobody joins from here on.
         let members = self.world.members(lease).map_err(Error::World)?;
-        let stopped = match self.world.suspend(lease, &members) {
-            Ok(stopped) => stopped,
+        let unloaded = match self.world.unload(&members) {
+            Ok(unloaded) => unloaded,
             Err(fault) => {
-                // Whatever of it was stopped runs on, as the record says.
+                // Whatever of it was moved goes back, as the record says.
                 let _ = self.thaw(&lease.id);
                 return Err(Error::World(fault));
             }
         };
-        let suspension = match stopped {
-            Ok(Suspension::Frozen) if purpose != Purpose::Pause => {
+        if !unloaded && purpose != Purpose::Pause {
+            self.thaw(&lease.id)?;
+            return Err(refuse("its memory would stay on the GPU".to_owned()).into());
+        }
+        match self.transact(|engine, now| engine.stop_and_record(lease, purpose, unloaded, now)) {
+            Ok(Stopped::Recorded) => {}
+            Ok(Stopped::Ending) => {
+                // Its processes use their grace running.
+                self.world.resume(lease, &members).map_err(Error::World)?;
+                return Err(refuse("it has ended meanwhile".to_owned()).into());
+            }
+            Ok(Stopped::Unsuspendable(why)) => {
                 self.thaw(&lease.id)?;
-                return Err(refuse("its memory would stay on the GPU".to_owned()).into());
+                return Err(refuse(why).into());
             }
-            Ok(suspension) => suspension,
-            Err(why) => {
-                self.thaw(&lease.id)?;
-                return Err(refuse(why.0).into());
-            }
-        };
-        let recorded = self.transact(|engine, now| {
-            let current = engine.book.lease(&lease.id).cloned();
-            let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
-                return Ok((Vec::new(), false));
-            };
-            let left = current.remaining(now.boot);
-            let later = now.boot.after(SUSPENDED_MAX);
-            // What stays on the GPU is free when it was promised to be: others wait for it.
-            let (holds, until) = match suspension {
-                Suspension::Frozen => (true, current.holds_until().unwrap_or(later)),
-                Suspension::Checkpointed => (false, later),
-            };
-            let mut events = vec![Event::Suspended { id: lease.id.clone(), holds, until, left }];
-            if let (Purpose::MakeRoom, Some(waiter)) = (purpose, members.first()) {
-                let mut ticket = resume_ticket(&current, waiter.clone(), now, left);
-                ticket.until = now.boot.after(SUSPENDED_MAX);
-                events.push(Event::Queued(Box::new(ticket)));
-            }
-            Ok((events, true))
-        });
-        let recorded = match recorded {
-            Ok(recorded) => recorded,
             Err(error) => {
                 // A full disk, say: the record says that it runs, so it does.
                 let _ = self.peek().and_then(|()| self.thaw(&lease.id));
                 return Err(error);
             }
-        };
-        if !recorded {
-            // It is ending: its processes use their grace running.
-            self.world.resume(lease, &members).map_err(Error::World)?;
-            return Err(refuse("it has ended meanwhile".to_owned()).into());
         }
         // Apart, so that a grant which the disk has no room for does not undo the suspension.
         let gpus = self.world.gpus().map_err(Error::World)?;
         self.transact(|engine, now| Ok((engine.schedule(&gpus, now, &[], None)?, ())))?;
-        Ok(suspension)
+        Ok(if unloaded { Suspension::Checkpointed } else { Suspension::Frozen })
+    }
+
+    /// Stops the processes of a lease and writes it down, with the lock held over both.
+    fn stop_and_record(
+        &mut self,
+        lease: &Lease,
+        purpose: Purpose,
+        unloaded: bool,
+        now: Now,
+    ) -> Done<(Vec<Event>, Stopped), W> {
+        let current = self.book.lease(&lease.id).cloned();
+        let Some(current) = current.filter(|l| l.phase == Phase::Active) else {
+            return Ok((Vec::new(), Stopped::Ending));
+        };
+        // Again: moving the memory took time, in which children may have been born.
+        let members = self.world.members(&current).map_err(Error::World)?;
+        if let Err(why) = self.world.stop(&current, &members).map_err(Error::World)? {
+            return Ok((Vec::new(), Stopped::Unsuspendable(why.0)));
+        }
+        let left = current.remaining(now.boot);
+        let later = now.boot.after(SUSPENDED_MAX);
+        // What stays on the GPU is free when it was promised to be: others wait for it.
+        let until = if unloaded { later } else { current.holds_until().unwrap_or(later) };
+        let id = lease.id.clone();
+        let mut events = vec![Event::Suspended { id, holds: !unloaded, until, left }];
+        if let (Purpose::MakeRoom, Some(waiter)) = (purpose, members.first()) {
+            let mut ticket = resume_ticket(&current, waiter.clone(), now, left);
+            ticket.until = later;
+            events.push(Event::Queued(Box::new(ticket)));
+        }
+        Ok((events, Stopped::Recorded))
     }
 
     /// Writes down that this process is about to stop or start the processes of an active lease:

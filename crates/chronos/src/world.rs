@@ -145,12 +145,17 @@ pub trait World {
     /// Waits until all of `processes` are gone, at most until `until`.
     fn await_exit(&mut self, processes: &[ProcessId], until: Boottime) -> Result<(), Self::Fault>;
 
-    /// Stops the processes of a lease and moves their GPU memory away where that can be done.
-    fn suspend(
+    /// Moves the GPU memory of processes to host memory, which may take tens of seconds; whether it
+    /// was moved. They run on.
+    fn unload(&mut self, members: &[ProcessId]) -> Result<bool, Self::Fault>;
+
+    /// Stops the processes of a lease. Only with the lock: a process that is stopped while it holds
+    /// a lock of ours, such as a tool in a job, would hold it for as long as it stands still.
+    fn stop(
         &mut self,
         lease: &Lease,
         members: &[ProcessId],
-    ) -> Result<Result<Suspension, Unsuspendable>, Self::Fault>;
+    ) -> Result<Result<(), Unsuspendable>, Self::Fault>;
 
     /// Lets the processes of a lease run again, with their GPU memory restored.
     fn resume(&mut self, lease: &Lease, members: &[ProcessId]) -> Result<(), Self::Fault>;

@@ -35,7 +35,7 @@ const RETRY: Span = Span::from_millis(100);
 ///
 /// # Errors
 /// [`Fault::Os`] when it cannot be started.
-pub fn ensure(host: &Host) -> Result<bool, Fault> {
+pub fn ensure(host: &mut Host) -> Result<bool, Fault> {
     if present(host)? {
         return Ok(false);
     }
@@ -58,19 +58,20 @@ pub fn ensure(host: &Host) -> Result<bool, Fault> {
 /// Whether a guardian lives.
 ///
 /// # Errors
-/// [`Fault::Os`].
-pub fn present(host: &Host) -> Result<bool, Fault> {
+/// [`Fault`] when the files cannot be locked.
+pub fn present(host: &mut Host) -> Result<bool, Fault> {
+    // With the journal's lock, under which processes are stopped: one that is stopped while it
+    // looks would pass for a guardian.
+    host.lock()?;
     let path = host.runtime().path_of("guard");
-    let file = host.runtime().file("guard", 0o600)?;
-    let free = try_lock(&file, &path)?;
-    if free {
-        unlock(&file);
-    }
-    Ok(!free)
+    let free = host.runtime().file("guard", 0o600).and_then(|file| try_lock(&file, &path));
+    // The file is closed, and its lock has ended, before the journal's does.
+    host.unlock();
+    Ok(!free?)
 }
 
 /// How it is with the guardian.
-pub fn examine(host: &Host) -> Check {
+pub fn examine(host: &mut Host) -> Check {
     let text = match present(host) {
         Ok(true) => "runs",
         Ok(false) => "none runs; one is started with the next partition",
@@ -125,7 +126,12 @@ pub fn run(settings: &Settings) -> Result<(), Fault> {
         if unneeded(&engine) && leave(&mut engine, &file)? {
             return Ok(());
         }
-        let (handles, due) = (process::handles(&watch.processes), until(&watch));
+        let Some(handles) = process::handles(&watch.processes) else {
+            // One has ended since the round began: there is something to do again.
+            notice::wait_for_exit(&[], clock::boottime().after(REST))?;
+            continue;
+        };
+        let due = until(&watch);
         let rested = clock::boottime().after(REST);
         notice::wait_for_exit(&handles, due.min(rested))?;
         notice.wait(&handles, due)?;

@@ -50,6 +50,18 @@ impl Archive {
         }
     }
 
+    /// Keeps everybody from writing until it is dropped; `None` where nobody can write.
+    ///
+    /// # Errors
+    /// [`Fault::LockBusy`], [`Fault::NotOurs`].
+    pub fn hold(&self) -> Result<Option<Held>, Fault> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        match hold(directory, self.mode) {
+            Err(Fault::Os { .. }) => Ok(None),
+            held => held.map(Some),
+        }
+    }
+
     /// What leases that are over have used: user, GPU-seconds, and the date at which each ended.
     ///
     /// # Errors
@@ -82,16 +94,30 @@ impl Archive {
     }
 }
 
+/// The lock of the history, which ends with this.
+#[derive(Debug)]
+pub struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        unlock(&self.0);
+    }
+}
+
+fn hold(directory: &Directory, mode: u32) -> Result<Held, Fault> {
+    // Not the file itself: where locks are mandatory it could not be read meanwhile.
+    let file = directory.file("history.lock", mode)?;
+    lock(&file, &directory.path_of("history.lock"))?;
+    Ok(Held(file))
+}
+
 /// Appends the line of a lease that is over. It is on the disk when this returns; a lease that is
 /// among the last lines already is not written twice.
 fn bury(directory: &Directory, mode: u32, epitaph: &Epitaph) -> Result<(), Fault> {
-    // Not the file itself: where locks are mandatory it could not be read meanwhile.
-    let (path, guard) = (directory.path_of("history.lock"), directory.file("history.lock", mode)?);
-    lock(&guard, &path)?;
+    let _held = hold(directory, mode)?;
     let path = directory.path_of("history");
-    let done = directory.file("history", mode).map(|file| append(directory, &file, epitaph, mode));
-    unlock(&guard);
-    done?.map_err(|error| Fault::os("write", path.display(), error))
+    let file = directory.file("history", mode)?;
+    append(directory, &file, epitaph, mode).map_err(|e| Fault::os("write", path.display(), e))
 }
 
 fn append(directory: &Directory, file: &File, epitaph: &Epitaph, mode: u32) -> io::Result<()> {

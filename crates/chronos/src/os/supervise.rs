@@ -86,7 +86,7 @@ pub fn run(
 ) -> Result<Outcome, Fault> {
     let notice = Notice::of(session.host().runtime())?;
     let signals = Signals::block()?;
-    let mut child = start(session, lease, command)?;
+    let mut child = start(lease, command)?;
     let leader = process::identify(child.id()).ok();
     let mut watch = Watch { warned: false, suspended: false, reason: None, killed: false };
     loop {
@@ -95,7 +95,8 @@ pub fn run(
         }
         let now = clock::boottime();
         let wake = watch.look(session, lease, now, &mut say)?;
-        let handles = process::handles(leader.as_slice());
+        // It has ended since it was looked at.
+        let Some(handles) = process::handles(leader.as_slice()) else { continue };
         signals.wait(&notice, &handles, wake.min(now.after(LOOK_EVERY)))?;
         if let Some(leader) = &leader {
             signals.pass_on(leader)?;
@@ -182,8 +183,13 @@ fn finish(
     status: ExitStatus,
     watch: &Watch,
 ) -> Result<Outcome, Fault> {
+    let over = match watch.reason {
+        // Another guard may have ended the job between two looks.
+        None if job::ended_by(status).is_some() => ended_by_others(session, lease)?,
+        reason => reason,
+    };
     // Children that the job left behind go with the lease.
-    let finished = watch.reason.is_none();
+    let finished = over.is_none();
     session.ask(&Order::Release { id: lease.id.clone(), force: false, finished })?;
     let killed = job::ended_by(status) == Some(Means::Kill);
     let by = match (watch.suspended, watch.killed || killed) {
@@ -191,33 +197,28 @@ fn finish(
         (false, true) => Means::Kill,
         (false, false) => Means::Term,
     };
-    let over = match watch.reason {
-        None => lease_is_over(session, lease, status)?,
-        over => over,
-    };
     if let Some(reason) = over {
         return Ok(Outcome::Ended { reason, by });
     }
     Ok(Outcome::Exited(job::code(status)))
 }
 
-/// Another guard may have ended the job between two looks.
-fn lease_is_over(
-    session: &mut Session,
-    lease: &Lease,
-    status: ExitStatus,
-) -> Result<Option<EndReason>, Fault> {
-    let ours = job::ended_by(status).is_some();
-    let past = clock::boottime()
-        >= session.book()?.lease(&lease.id).map_or(lease.deadline, |l| l.deadline);
-    Ok((ours && past).then_some(EndReason::Expired))
+/// Why a lease is over that the supervisor has not seen ending; `None` when it is not.
+fn ended_by_others(session: &mut Session, lease: &Lease) -> Result<Option<EndReason>, Fault> {
+    let found = session.book()?.lease(&lease.id).map(|lease| (lease.phase.clone(), lease.deadline));
+    Ok(match found {
+        Some((Phase::Ending { reason, .. }, _)) => Some(reason),
+        Some((_, deadline)) => (clock::boottime() >= deadline).then_some(EndReason::Expired),
+        None => Some(buried(session, &lease.id)),
+    })
 }
 
-fn start(session: &mut Session, lease: &Lease, command: &[OsString]) -> Result<Child, Fault> {
+fn start(lease: &Lease, command: &[OsString]) -> Result<Child, Fault> {
     let program = std::env::current_exe().map_err(|e| Fault::os("find", "this program", e))?;
-    let vendor = session.host().backend().gpus()?.first().map(|gpu| gpu.vendor);
     let mut join = Command::new(&program);
-    join.arg("join").arg(&lease.id.0).arg("--").args(command).envs(environment(lease, vendor));
+    // Without the mark of the lease: it is no member before it has entered, else it could be stopped
+    // or refused for being half inside.
+    join.arg("join").arg(&lease.id.0).arg("--").args(command);
     join.spawn().map_err(|e| Fault::os("start", program.display(), e))
 }
 

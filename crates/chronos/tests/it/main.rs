@@ -16,6 +16,7 @@ mod exit_codes;
 mod faults;
 mod fence;
 mod guards;
+mod inside;
 #[cfg(not(feature = "portable"))]
 mod installation;
 mod kill_points;

@@ -18,7 +18,8 @@ use crate::quantity::Span;
 const SLICE: &str = "chronos.slice";
 
 /// How long a freeze may take: milliseconds, or seconds where every process waits for a processor.
-pub const FREEZE_WAIT: Span = Span::from_secs(5);
+/// The journal is locked meanwhile.
+pub const FREEZE_WAIT: Span = Span::from_secs(3);
 
 /// The place of all fences.
 #[derive(Clone, PartialEq, Eq, Debug)]

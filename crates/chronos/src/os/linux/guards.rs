@@ -35,7 +35,7 @@ pub fn whose() -> (State, &'static str) {
 }
 
 /// Examines each of them.
-pub fn examine(host: &Host) -> Vec<Check> {
+pub fn examine(host: &mut Host) -> Vec<Check> {
     let tree = match host.fences() {
         Some(_) => Check::new("tree", State::Ok, "each partition has a control group"),
         None => {

@@ -19,7 +19,7 @@ use crate::os::history::Archive;
 use crate::os::lock;
 use crate::os::settings::Settings;
 use crate::quantity::{Boottime, Now, Span};
-use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
+use crate::world::{Mark, Room, Signal, Tail, Unsuspendable, World};
 
 /// This computer.
 #[derive(Debug)]
@@ -328,33 +328,37 @@ impl World for Host {
         process::await_exit(processes, until)
     }
 
-    fn suspend(
+    fn unload(&mut self, members: &[ProcessId]) -> Result<bool, Fault> {
+        Ok(self.backend.checkpoint(members).is_ok())
+    }
+
+    fn stop(
         &mut self,
         lease: &Lease,
         members: &[ProcessId],
-    ) -> Result<Result<Suspension, Unsuspendable>, Fault> {
-        let checkpointed = self.backend.checkpoint(members);
+    ) -> Result<Result<(), Unsuspendable>, Fault> {
+        // Nor may one be stopped that holds this lock.
+        let _held = self.archive.hold()?;
         let fences = self.fences.as_ref().filter(|_| lease.fenced);
-        if let Some(fences) = fences
-            && !fences.freeze(&lease.id)?
-        {
-            fences.thaw(&lease.id)?;
-            self.backend.restore(members)?;
-            let why = format!("its processes did not stop within {}", super::cgroup::FREEZE_WAIT);
-            return Ok(Err(Unsuspendable(why)));
-        }
-        let outside: Vec<ProcessId> = match fences {
+        let inside = match fences {
             Some(fences) => {
-                let inside = fences.members(&lease.id);
-                members.iter().filter(|m| !inside.contains(m)).cloned().collect()
+                // A tool in a job that suspends the lease it is in goes on outside.
+                if fences.holds_self(&lease.id) {
+                    fences.leave();
+                }
+                if !fences.freeze(&lease.id)? {
+                    let wait = super::cgroup::FREEZE_WAIT;
+                    let why = format!("its processes did not stop within {wait}");
+                    return Ok(Err(Unsuspendable(why)));
+                }
+                fences.members(&lease.id)
             }
-            None => members.to_vec(),
+            None => BTreeSet::new(),
         };
+        let outside = members.iter().filter(|member| !inside.contains(member));
+        let outside: Vec<ProcessId> = outside.cloned().collect();
         process::signal(&outside, UnixSignal::STOP)?;
-        Ok(Ok(match checkpointed {
-            Ok(()) => Suspension::Checkpointed,
-            Err(_) => Suspension::Frozen,
-        }))
+        Ok(Ok(()))
     }
 
     fn resume(&mut self, lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {

@@ -96,7 +96,7 @@ pub fn signal(to: &[ProcessId], signal: rustix::process::Signal) -> Result<(), F
 /// # Errors
 /// [`Fault::Os`] when the kernel cannot wait.
 pub fn await_exit(processes: &[ProcessId], until: Boottime) -> Result<(), Fault> {
-    let mut handles = handles(processes);
+    let mut handles: Vec<Handle> = processes.iter().filter_map(handle).take(HANDLES_MAX).collect();
     while !handles.is_empty() {
         let left = until.since(clock::boottime()).as_nanos();
         if left == 0 {
@@ -115,10 +115,18 @@ pub fn await_exit(processes: &[ProcessId], until: Boottime) -> Result<(), Fault>
     Ok(())
 }
 
-/// Handles of processes, to be waited for together with other things; of those that are gone
-/// there is none.
-pub fn handles(processes: &[ProcessId]) -> Vec<Handle> {
-    processes.iter().filter_map(handle).take(HANDLES_MAX).collect()
+/// Handles of processes, to be waited for together with other things; `None` where one of them is
+/// gone already, so that no handle would tell of its end. One that cannot be asked has none.
+pub fn handles(processes: &[ProcessId]) -> Option<Vec<Handle>> {
+    let mut handles = Vec::new();
+    for process in processes.iter().take(HANDLES_MAX) {
+        match handle(process) {
+            Some(handle) => handles.push(handle),
+            None if alive(process) => {}
+            None => return None,
+        }
+    }
+    Some(handles)
 }
 
 /// Nanoseconds as the kernel wants them.

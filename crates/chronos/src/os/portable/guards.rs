@@ -18,7 +18,7 @@ pub fn whose() -> (State, &'static str) {
 }
 
 /// Examines each of them.
-pub fn examine(host: &Host) -> Vec<Check> {
+pub fn examine(host: &mut Host) -> Vec<Check> {
     let tree = "members are found by their environment and their parents: a process that drops \
                 both leaves its partition";
     let signals = if kernel::HAS_SIGNALS {

@@ -17,7 +17,7 @@ use crate::os::history::Archive;
 use crate::os::settings::Settings;
 use crate::os::{clock, lock, users};
 use crate::quantity::{Boottime, Now, Span};
-use crate::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
+use crate::world::{Mark, Room, Signal, Tail, Unsuspendable, World};
 
 /// This computer.
 #[derive(Debug)]
@@ -239,21 +239,23 @@ impl World for Host {
         process::await_exit(processes, until)
     }
 
-    fn suspend(
+    fn unload(&mut self, members: &[ProcessId]) -> Result<bool, Fault> {
+        Ok(self.checkpoints() && self.backend.checkpoint(members).is_ok())
+    }
+
+    fn stop(
         &mut self,
         _lease: &Lease,
         members: &[ProcessId],
-    ) -> Result<Result<Suspension, Unsuspendable>, Fault> {
+    ) -> Result<Result<(), Unsuspendable>, Fault> {
         if !kernel::HAS_SIGNALS {
             let why = format!("{} stops no process from outside", std::env::consts::OS);
             return Ok(Err(Unsuspendable(why)));
         }
-        let checkpointed = self.backend.checkpoint(members);
+        // Nor may one be stopped that holds this lock.
+        let _held = self.archive.hold()?;
         process::signal(members, Order::Stop)?;
-        Ok(Ok(match checkpointed {
-            Ok(()) => Suspension::Checkpointed,
-            Err(_) => Suspension::Frozen,
-        }))
+        Ok(Ok(()))
     }
 
     fn resume(&mut self, _lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {

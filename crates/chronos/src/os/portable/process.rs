@@ -94,9 +94,10 @@ pub fn await_exit(processes: &[ProcessId], until: Boottime) -> Result<(), Fault>
     Ok(())
 }
 
-/// The processes, to be waited for together with other things.
-pub fn handles(processes: &[ProcessId]) -> Vec<Handle> {
-    processes.to_vec()
+/// The processes, to be waited for together with other things; `None` where one of them is gone
+/// already.
+pub fn handles(processes: &[ProcessId]) -> Option<Vec<Handle>> {
+    processes.iter().all(alive).then(|| processes.to_vec())
 }
 
 /// The processes that carry the mark of the lease and run as `uid`, and the attached ones with

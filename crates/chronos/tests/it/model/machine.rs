@@ -14,7 +14,7 @@ use chronos::lease::{
     EndReason, Gpu, GpuId, Lease, LeaseId, OnExpire, Phase, ProcessId, Reservation, Vendor,
 };
 use chronos::quantity::{Boottime, Now, Span};
-use chronos::world::{Mark, Room, Signal, Suspension, Tail, Unsuspendable, World};
+use chronos::world::{Mark, Room, Signal, Tail, Unsuspendable, World};
 use gpu_autoscaler_model::{Bytes, Timestamp};
 
 /// What ends an operation early.
@@ -472,15 +472,22 @@ impl World for Actor {
         Ok(())
     }
 
-    fn suspend(
+    fn unload(&mut self, _members: &[ProcessId]) -> Result<bool, Fault> {
+        assert!(!self.holds_lock, "GPU memory is moved with the lock held");
+        self.step()?;
+        Ok(self.machine.borrow().checkpoints)
+    }
+
+    fn stop(
         &mut self,
         _lease: &Lease,
         members: &[ProcessId],
-    ) -> Result<Result<Suspension, Unsuspendable>, Fault> {
+    ) -> Result<Result<(), Unsuspendable>, Fault> {
+        assert!(self.holds_lock, "a process is stopped that may hold the lock");
         self.step()?;
         let mut machine = self.machine.borrow_mut();
         if machine.mishap(4) {
-            return Ok(Err(Unsuspendable("the driver refuses".into())));
+            return Ok(Err(Unsuspendable("they do not stop".into())));
         }
         for member in members {
             if let Some(found) = machine.processes.get_mut(&member.pid).filter(|p| p.id == *member)
@@ -488,8 +495,7 @@ impl World for Actor {
                 found.stopped = true;
             }
         }
-        let how = if machine.checkpoints { Suspension::Checkpointed } else { Suspension::Frozen };
-        Ok(Ok(how))
+        Ok(Ok(()))
     }
 
     fn resume(&mut self, _lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {
