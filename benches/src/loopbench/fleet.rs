@@ -16,13 +16,16 @@ const REPLICAS: u32 = 8;
 /// Labels that feature discovery and the cloud put on a node of GPUs, most with equal values.
 const NODE_LABELS: u32 = 60;
 
+/// Names and values.
+type Pairs = Vec<(Arc<str>, Arc<str>)>;
+
 pub struct Fleet<'a> {
     args: &'a Args,
     nodes: Vec<NodeName>,
-    node_labels: Vec<(Arc<str>, Arc<str>)>,
+    node_labels: Pairs,
     namespaces: Vec<Arc<str>>,
     images: Vec<Arc<str>>,
-    owners: Vec<(Owner, Vec<(Arc<str>, Arc<str>)>)>,
+    owners: Vec<(Owner, Pairs)>,
     constraints: Arc<Constraints>,
 }
 
@@ -165,7 +168,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn sample(&self, n: u32, at: Timestamp) -> GpuSample {
-        let busy = if n % 4 == 0 { 0.0 } else { 0.8 };
+        let busy = if n.is_multiple_of(4) { 0.0 } else { 0.8 };
         let holder = (n < self.args.gpu_pods).then(|| {
             let of = n / REPLICAS;
             let owner = &self.owners[of as usize].0;
