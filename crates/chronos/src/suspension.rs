@@ -180,7 +180,9 @@ impl<W: World> Engine<W> {
                 return Err(wrong_phase(&lease, "suspended").into());
             }
             let other = lease.mover.as_ref().filter(|mover| Some(*mover) != from);
-            if other.is_some_and(|mover| engine.world.alive(mover)) {
+            // Who was stopped itself between the look and this finds the move over.
+            let over = from.is_some() && lease.mover.is_none();
+            if over || other.is_some_and(|mover| engine.world.alive(mover)) {
                 let why = "it is being stopped or started already".to_owned();
                 return Err(Refusal::NotSuspendable { id: id.clone(), why }.into());
             }
