@@ -20,7 +20,7 @@ check() { # NAME HALF
 for name in x86_64-unknown-linux-{gnu,musl} aarch64-unknown-linux-{gnu,musl}; do
     check "$name" linux
 done
-for name in x86_64-unknown-freebsd x86_64-apple-darwin x86_64-pc-windows-gnu; do
+for name in x86_64-unknown-freebsd {aarch64,x86_64}-apple-darwin x86_64-pc-windows-gnu; do
     check "$name" portable
 done
 exit "$failed"
