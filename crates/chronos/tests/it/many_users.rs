@@ -109,3 +109,25 @@ fn a_thousand_users_fill_a_gpu_and_nobody_gets_more_than_policy_says() {
     std::fs::remove_file(sandbox.runtime().join("journal")).unwrap();
     sandbox.ok(&["guard"]);
 }
+
+/// A user who opens connections and says nothing keeps nobody else out.
+#[test]
+fn a_user_who_takes_every_turn_leaves_some_to_others() {
+    if !is_root() {
+        println!("skipped: several users need root");
+        return;
+    }
+    let sandbox = Sandbox::new("count=1,memory=10GiB").without_guardian();
+    let mut helper = sandbox.command(&["helper"]);
+    let helper = helper.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let _helper = Killed(helper);
+    let socket = sandbox.runtime().join("helper.sock");
+    await_some("the helper", || UnixStream::connect(&socket).ok());
+    // More than it serves at a time, and all by one user: root, whom nothing else limits.
+    let silent: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let answer = ask(&socket, FIRST, &create(100_000));
+    assert!(matches!(answer, Reply::Lease { .. }), "{answer:?}");
+    let mut refused = String::new();
+    BufReader::new(silent.last().unwrap()).read_line(&mut refused).unwrap();
+    assert!(refused.contains("the helper is busy"), "{refused}");
+}

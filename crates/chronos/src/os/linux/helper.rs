@@ -3,13 +3,13 @@
 //! It is started by the service manager on the first connection, or by hand. Who asks is what the
 //! kernel says of the other end of the socket. One connection is one order.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -28,6 +28,10 @@ use crate::quantity::Span;
 
 /// Orders that are done at the same time; who comes then is told to come again.
 const BUSY_MAX: usize = 64;
+
+/// Orders of one user that are done at the same time: who opens connections and says nothing leaves
+/// room for others.
+const BUSY_OF_USER_MAX: usize = BUSY_MAX / 2;
 
 /// Longest order, in bytes.
 const ORDER_MAX: u64 = 64 << 10;
@@ -56,12 +60,12 @@ pub fn run(settings: &Settings, idle: Option<Span>) -> Result<(), Fault> {
         Some(listener) => listener,
         None => listen(&socket)?,
     };
-    let busy = Arc::new(AtomicUsize::new(0));
+    let busy = Arc::new(Busy::default());
     loop {
         let patience = idle.map(|idle| timespec(idle.as_nanos()));
         let mut watched = [PollFd::new(&listener, PollFlags::IN)];
         match poll(&mut watched, patience.as_ref()) {
-            Ok(0) if busy.load(Ordering::Acquire) == 0 => return Ok(()),
+            Ok(0) if busy.is_idle() => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Fault::os("wait at", socket.display(), error)),
         }
@@ -69,22 +73,66 @@ pub fn run(settings: &Settings, idle: Option<Span>) -> Result<(), Fault> {
             continue;
         }
         let Ok((stream, _)) = listener.accept() else { continue };
-        if busy.fetch_add(1, Ordering::AcqRel) >= BUSY_MAX {
-            busy.fetch_sub(1, Ordering::AcqRel);
+        let Some(turn) = peer(&stream).ok().and_then(|(user, _)| Busy::begin(&busy, user)) else {
             let hint = Some("try again".to_owned());
             reply(&stream, &Reply::Failed { message: "the helper is busy".into(), hint });
             continue;
-        }
-        let (settings, busy) = (settings.clone(), Arc::clone(&busy));
+        };
+        let settings = settings.clone();
         let serve = move || {
             serve(&settings, &stream);
-            busy.fetch_sub(1, Ordering::AcqRel);
+            drop(turn);
         };
         // A thread that cannot be started leaves the order undone, which its caller sees.
         if std::thread::Builder::new().stack_size(512 << 10).spawn(serve).is_err() {
             return Err(Fault::os("start", "a thread", std::io::Error::last_os_error()));
         }
     }
+}
+
+/// Orders that are being done, by user.
+#[derive(Debug, Default)]
+struct Busy(Mutex<BTreeMap<u32, usize>>);
+
+impl Busy {
+    /// One more order of a user; `None` where that is too many.
+    fn begin(this: &Arc<Self>, user: u32) -> Option<Turn> {
+        let mut users = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_user = users.get(&user).copied().unwrap_or(0);
+        if of_user >= BUSY_OF_USER_MAX || users.values().sum::<usize>() >= BUSY_MAX {
+            return None;
+        }
+        users.insert(user, of_user + 1);
+        Some(Turn { busy: Arc::clone(this), user })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// One order that is being done; it is over when this is dropped.
+#[derive(Debug)]
+struct Turn {
+    busy: Arc<Busy>,
+    user: u32,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut users = self.busy.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match users.get_mut(&self.user) {
+            Some(orders) if *orders > 1 => *orders -= 1,
+            _ => drop(users.remove(&self.user)),
+        }
+    }
+}
+
+/// The user and the process at the other end, as the kernel says.
+fn peer(stream: &UnixStream) -> Result<(u32, u32), Fault> {
+    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())
+        .map_err(|e| Fault::os("ask who is at", "the socket", e))?;
+    Ok((peer.uid.as_raw(), u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0)))
 }
 
 /// The socket that a service manager listens on for us.
@@ -136,10 +184,8 @@ fn reply(mut stream: &UnixStream, reply: &Reply) {
 
 fn order(stream: &UnixStream) -> Result<(Caller, Order), Fault> {
     let fail = |e: std::io::Error| Fault::os("read an order from", "the socket", e);
-    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())
-        .map_err(|e| Fault::os("ask who is at", "the socket", e))?;
-    let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
-    let owner = users::owner(peer.uid.as_raw());
+    let (user, pid) = peer(stream)?;
+    let owner = users::owner(user);
     let groups = users::groups_of(owner.uid);
     let caller = Caller { owner, groups, process: process::identify(pid)? };
     stream.set_read_timeout(Some(ORDER_WAIT)).map_err(fail)?;
