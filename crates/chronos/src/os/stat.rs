@@ -9,6 +9,8 @@ pub struct Stat {
     pub start: u64,
     /// Whether it is over and only waited for.
     pub zombie: bool,
+    /// Whether it stands still.
+    pub stopped: bool,
 }
 
 impl Stat {
@@ -21,7 +23,8 @@ impl Stat {
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
         let start = fields.nth(17)?.parse().ok()?;
-        Some(Self { parent, start, zombie: matches!(state, "Z" | "X") })
+        let (zombie, stopped) = (matches!(state, "Z" | "X"), matches!(state, "T" | "t"));
+        Some(Self { parent, start, zombie, stopped })
     }
 }
 
@@ -32,6 +35,9 @@ mod tests {
     #[test]
     fn a_command_name_may_contain_anything() {
         let text = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9";
-        assert_eq!(Stat::parse(text), Some(Stat { parent: 1, start: 4242, zombie: false }));
+        let sleeps = Stat { parent: 1, start: 4242, zombie: false, stopped: false };
+        assert_eq!(Stat::parse(text), Some(sleeps));
+        let stands = Stat { stopped: true, ..sleeps };
+        assert_eq!(Stat::parse(&text.replace(") S", ") T")), Some(stands));
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use gpu_autoscaler_model::Timestamp;
 use rustix::process::Signal as UnixSignal;
 
-use super::cgroup::Fences;
+use super::cgroup::{FREEZE_WAIT, Fences};
 use super::directory::{self, Directory, RESERVE, Replacement};
 use super::{ebpf, process};
 use crate::book::Epitaph;
@@ -347,9 +347,7 @@ impl World for Host {
                     fences.leave();
                 }
                 if !fences.freeze(&lease.id)? {
-                    let wait = super::cgroup::FREEZE_WAIT;
-                    let why = format!("its processes did not stop within {wait}");
-                    return Ok(Err(Unsuspendable(why)));
+                    return Ok(Err(still_running()));
                 }
                 fences.members(&lease.id)
             }
@@ -357,8 +355,8 @@ impl World for Host {
         };
         let outside = members.iter().filter(|member| !inside.contains(member));
         let outside: Vec<ProcessId> = outside.cloned().collect();
-        process::signal(&outside, UnixSignal::STOP)?;
-        Ok(Ok(()))
+        let until = clock::boottime().after(FREEZE_WAIT);
+        Ok(if process::stop(&outside, until)? { Ok(()) } else { Err(still_running()) })
     }
 
     fn resume(&mut self, lease: &Lease, members: &[ProcessId]) -> Result<(), Fault> {
@@ -385,6 +383,10 @@ impl World for Host {
     fn keep_calendar(&mut self, reservations: &[Reservation]) -> Result<(), Fault> {
         self.archive.keep_calendar(reservations)
     }
+}
+
+fn still_running() -> Unsuspendable {
+    Unsuspendable(format!("its processes did not stop within {FREEZE_WAIT}"))
 }
 
 /// Permission bits of folders and files. What root keeps, everyone may read, so that `list` needs no

@@ -91,6 +91,26 @@ pub fn signal(to: &[ProcessId], signal: rustix::process::Signal) -> Result<(), F
     refused.map_or(Ok(()), Err)
 }
 
+/// Stops processes; returns whether all of them stood still, or were gone, by `until`. Until then one
+/// may still finish a call of the kernel that it was in.
+///
+/// # Errors
+/// [`Fault::Os`] when the kernel refuses the signal.
+pub fn stop(processes: &[ProcessId], until: Boottime) -> Result<bool, Fault> {
+    signal(processes, rustix::process::Signal::STOP)?;
+    let moves = |process: &ProcessId| {
+        let stat = read_stat(Path::new(&format!("/proc/{}", process.pid)));
+        stat.is_some_and(|s| s.start == process.start && !s.stopped && !s.zombie)
+    };
+    while processes.iter().any(moves) {
+        if clock::boottime() >= until {
+            return Ok(false);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(true)
+}
+
 /// Waits until all are gone, at most until `until`.
 ///
 /// # Errors

@@ -19,6 +19,9 @@ use crate::os::{clock, lock, users};
 use crate::quantity::{Boottime, Now, Span};
 use crate::world::{Mark, Room, Signal, Tail, Unsuspendable, World};
 
+/// How long processes may take to stop. The journal is locked meanwhile.
+const STOP_WAIT: Span = Span::from_secs(3);
+
 /// This computer.
 #[derive(Debug)]
 pub struct Host {
@@ -255,6 +258,16 @@ impl World for Host {
         // Nor may one be stopped that holds this lock.
         let _held = self.archive.hold()?;
         process::signal(members, Order::Stop)?;
+        // One that does not stand still yet may still finish a call of the kernel that it was in.
+        let until = clock::boottime().after(STOP_WAIT);
+        let moves = |member: &&ProcessId| process::alive(member) && !kernel::is_stopped(member.pid);
+        while let Some(member) = members.iter().find(moves) {
+            if clock::boottime() >= until {
+                let why = format!("process {} did not stop within {STOP_WAIT}", member.pid);
+                return Ok(Err(Unsuspendable(why)));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         Ok(Ok(()))
     }
 

@@ -25,12 +25,8 @@ pub fn boot_id() -> io::Result<String> {
     Ok(text.trim_end_matches('\0').to_owned())
 }
 
-/// When a process was started, in microseconds of the date it was then; `None` when there is none
-/// of this number.
-///
-/// # Errors
-/// The kernel's, most of all that a process of another user may not be asked.
-pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
+/// What the kernel says of a process; `None` when there is none of this number.
+fn look(pid: u32) -> io::Result<Option<libc::proc_bsdinfo>> {
     let Ok(number) = libc::c_int::try_from(pid) else { return Ok(None) };
     // SAFETY: plain memory of which every bit pattern is valid.
     let mut found: libc::proc_bsdinfo = unsafe { std::mem::zeroed() };
@@ -40,11 +36,24 @@ pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
         libc::proc_pidinfo(number, libc::PROC_PIDTBSDINFO, 0, (&raw mut found).cast(), size)
     };
     if filled == size {
-        let lives = found.pbi_status != libc::SZOMB;
-        let micros = found.pbi_start_tvsec * 1_000_000 + found.pbi_start_tvusec;
-        return Ok(lives.then_some(micros));
+        return Ok(Some(found));
     }
     let error = io::Error::last_os_error();
     // The kernel says so of a zombie too.
     if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) }
+}
+
+/// When a process was started, in microseconds of the date it was then; `None` when there is none
+/// of this number.
+///
+/// # Errors
+/// The kernel's, most of all that a process of another user may not be asked.
+pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
+    let found = look(pid)?.filter(|found| found.pbi_status != libc::SZOMB);
+    Ok(found.map(|found| found.pbi_start_tvsec * 1_000_000 + found.pbi_start_tvusec))
+}
+
+/// Whether a process stands still.
+pub fn is_stopped(pid: u32) -> bool {
+    look(pid).ok().flatten().is_some_and(|found| found.pbi_status == libc::SSTOP)
 }

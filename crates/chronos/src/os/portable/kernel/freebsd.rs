@@ -25,13 +25,8 @@ pub fn boot_id() -> io::Result<String> {
     Ok(bytes[..length].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// When a process was started, in microseconds since the boot; `None` when there is none of this
-/// number. The kernel adds the time of the boot to what it keeps, so that is taken off again:
-/// otherwise a date that is set would make another process of each.
-///
-/// # Errors
-/// The kernel's.
-pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
+/// What the kernel says of a process; `None` when there is none of this number.
+fn look(pid: u32) -> io::Result<Option<libc::kinfo_proc>> {
     let Ok(number) = libc::c_int::try_from(pid) else { return Ok(None) };
     let name = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, number];
     // SAFETY: plain memory of which every bit pattern is valid.
@@ -48,15 +43,30 @@ pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
             0,
         )
     };
-    if status != 0 {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) };
+    if status == 0 {
+        return Ok((length > 0).then_some(found));
     }
-    if length == 0 || found.ki_stat == libc::SZOMB {
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(None) } else { Err(error) }
+}
+
+/// When a process was started, in microseconds since the boot; `None` when there is none of this
+/// number. The kernel adds the time of the boot to what it keeps, so that is taken off again:
+/// otherwise a date that is set would make another process of each.
+///
+/// # Errors
+/// The kernel's.
+pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
+    let Some(found) = look(pid)?.filter(|found| found.ki_stat != libc::SZOMB) else {
         return Ok(None);
-    }
+    };
     let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
     Ok(u64::try_from(micros(found.ki_start) - micros(boot_time()?)).ok())
+}
+
+/// Whether a process stands still.
+pub fn is_stopped(pid: u32) -> bool {
+    look(pid).ok().flatten().is_some_and(|found| found.ki_stat == libc::SSTOP)
 }
 
 fn boot_time() -> io::Result<libc::timeval> {

@@ -37,6 +37,12 @@ pub fn start_of(pid: u32) -> io::Result<Option<u64>> {
     }
 }
 
+/// Whether a process stands still.
+pub fn is_stopped(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    Stat::parse(&text).is_some_and(|stat| stat.stopped)
+}
+
 /// The network file system that a folder is on: the other half knows those of Linux.
 ///
 /// # Errors
